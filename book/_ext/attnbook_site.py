@@ -1,0 +1,109 @@
+"""What the site needs beyond Jupyter Book: formulas without a network, docstrings as they read.
+
+Docstrings of attnbook are plain text, meant for `help` too: formulas stand on lines of their own,
+code in single backticks. Sphinx would read the bars of |q| and the stars of a * b as markup.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+# tex-mml-chtml.js, its fonts, the TeX extensions it loads by name (\boldsymbol, \cancel ...), and
+# what its menu loads when a reader asks for formulas to be spoken in English.
+MATHJAX = [
+    "tex-mml-chtml.js",
+    "output/chtml/fonts/woff-v2",
+    "input/tex/extensions",
+    "a11y",
+    "sre/mathmaps/base.json",
+    "sre/mathmaps/en.json",
+]
+
+
+def mathjax_folder() -> Path:
+    """Return the folder of MathJax 3 in the installed package django-static-mathjax."""
+    script = next(
+        file
+        for file in files("django-static-mathjax") or []
+        if file.name == "tex-mml-chtml.js" and file.parent.name == "es5"
+    )
+    return Path(str(script.locate())).parent
+
+
+def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
+    """Copy MathJax from the installed package into the built site."""
+    if exception is not None or app.builder.format != "html":
+        return
+    source, target = mathjax_folder(), Path(app.outdir, "_static", "mathjax")
+    for name in MATHJAX:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+        else:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, target / name)
+
+
+def drop_thebe(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Leave out the scripts of sphinx-thebe: they are declared twice and name a remote address."""
+    context["script_files"] = [
+        script
+        for script in context.get("script_files", [])
+        if "thebe" not in (str(getattr(script, "filename", script)) + _body(script)).lower()
+    ]
+
+
+def _body(script: object) -> str:
+    return str(getattr(script, "attributes", {}).get("body", ""))
+
+
+def plain_docstring(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Turn a plain-text docstring into reStructuredText that looks the same."""
+    lines[:] = [
+        line for paragraph in _paragraphs(lines) for line in (*_paragraph_as_rst(paragraph), "")
+    ]
+
+
+def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
+    paragraph: list[str] = []
+    for line in (*lines, ""):
+        if line.strip():
+            paragraph.append(line)
+        elif paragraph:
+            yield paragraph
+            paragraph = []
+
+
+def _paragraph_as_rst(paragraph: list[str]) -> list[str]:
+    """Return an example as it is, a formula (it ends in no full stop) as a block, else prose."""
+    if paragraph[0].lstrip().startswith(">>>"):
+        return paragraph
+    if not paragraph[0].endswith(":") and not paragraph[-1].endswith((".", ":")):
+        return ["::", "", *("    " + line for line in paragraph)]
+    return [_escape(line) for line in paragraph]
+
+
+def _escape(text: str) -> str:
+    """Write `code` as literals, and take from every other sign the meaning it has in markup."""
+    parts = re.split(r"(`+[^`]+`+)", text)
+    parts[::2] = [re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = ["``" + part.strip("`") + "``" for part in parts[1::2]]
+    return "".join(parts)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect these steps to Sphinx."""
+    app.connect("autodoc-process-docstring", plain_docstring, priority=400)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
