@@ -1,0 +1,147 @@
+# Two commands: `make book` builds the site, `make test` checks everything. `make help` lists the rest.
+# Both set up what they need in .venv the first time. Every step is a plain command, also in README.md.
+
+SHELL := bash
+.SHELLFLAGS := -eo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+# Tests and notebooks meet the installed package, as a reader does, and nothing asks for a screen.
+unexport PYTHONPATH
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MPLBACKEND := agg
+export PYTHONDONTWRITEBYTECODE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# pyright's own program is fetched once, into .venv, and then never asked about newer versions.
+export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/$(VENV)/pyright
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+# The first Python that runs (a name on the PATH may be an empty shim), is of a version that the
+# pinned packages support, and can make a virtual environment.
+SUPPORTED := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	$$python -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$python && break; done)
+NO_PYTHON = attnbook needs Python 3.11, 3.12 or 3.13 with its venv module, and none was found; name one with PYTHON=/path/to/python
+
+# The package is installed again only when one of its files has changed.
+SOURCES := pyproject.toml LICENSE README.md \
+	$(shell find attnbook -name __pycache__ -prune -o -name '.*' -prune -o -print)
+
+.PHONY: help book site test test-all lint types unit shapes notebooks-check browser slow \
+	notebooks repository requirements clean
+
+help:
+	@echo 'make book         build the site into _build/html'
+	@echo 'make test         check style, types, site, package, notebooks and pages'
+	@echo 'make test-all     the same, and the slow tests'
+	@echo 'make notebooks    run every chapter and store its outputs; CHAPTERS="attention eca" runs some'
+	@echo 'make repository   URL=https://github.com/someone/attnbook: say where the book lives'
+	@echo 'make requirements pin the newest packages that the chosen ones in requirements.txt allow'
+	@echo 'make clean        remove .venv, _build and caches'
+	@echo 'Each first sets up .venv, which takes some minutes once. PYTHON=/path/to/python chooses a Python.'
+
+book: site
+	@echo 'The site is in _build/html. To read it: python3 -m http.server -d _build/html'
+	@echo 'then open http://localhost:8000 (opened as files, its search cannot show what it finds).'
+
+test: lint types site unit shapes notebooks-check browser
+	@echo 'make test: all checks passed.'
+
+test-all: test slow
+	@echo 'make test-all: all checks passed.'
+
+# --- Setting up -------------------------------------------------------------------------------
+
+# pip says much; what it says goes to pip.log, and here a count and the large downloads are shown.
+define PROGRESS
+/^Collecting/ {n++; if (n % 20 == 0) {print "  " n " packages found"; fflush()}} \
+/^ *Downloading .*\(.*[0-9][0-9][0-9]\.[0-9] MB\)/ {print "  downloading " $$2 " " $$3 " " $$4; fflush()} \
+/^Installing collected/ {print "  " n " packages found; unpacking them"; fflush()}
+endef
+NO_NETWORK = the first run needs a network connection, and pip could not reach its package index (its own words: $(VENV)/pip.log)
+UNREACHED = from versions: none|NewConnectionError|Max retries|Connection.*refused|Read timed out|Name or service
+
+$(VENV)/packages.done: requirements.txt
+	$(if $(PYTHON),,$(error $(NO_PYTHON)))
+	@rm -f $(VENV)/why
+	@test -x $(BIN)/python || { echo 'Making .venv with $(PYTHON)'; $(PYTHON) -m venv $(VENV); }
+	@echo 'Installing the pinned packages into .venv: some minutes, once'
+	@if $(BIN)/pip install -r requirements.txt 2>&1 | tee $(VENV)/pip.log | awk '$(PROGRESS)'; then \
+		if $(BIN)/pyright --version >$(VENV)/pyright.log 2>&1; then touch $@; \
+		else echo 'pyright could not fetch its program from the npm registry (its own words: $(VENV)/pyright.log)' >$(VENV)/why; fi; \
+	elif grep -qE '$(UNREACHED)' $(VENV)/pip.log; then echo '$(NO_NETWORK)' >$(VENV)/why; \
+	else echo "pip could not install requirements.txt: $$(grep -m1 ^ERROR $(VENV)/pip.log) (all of it: $(VENV)/pip.log)" >$(VENV)/why; fi
+
+# What went wrong above is said here, as make's own message and so in one line.
+$(VENV)/attnbook.done: $(VENV)/packages.done $(SOURCES)
+	$(if $(shell cat $(VENV)/why 2>/dev/null),$(error $(shell cat $(VENV)/why)))
+	@echo 'Installing attnbook into .venv'
+	@$(BIN)/pip install -q --no-deps --no-build-isolation .
+	@touch $@
+
+# --- Checking ---------------------------------------------------------------------------------
+
+lint: $(VENV)/attnbook.done
+	@echo '== style'
+	@ruff check --quiet .
+	@ruff format --quiet --check . || { echo 'ruff format . would change these files:'; ruff format --check . ; }
+
+types: $(VENV)/attnbook.done
+	@echo '== types'
+	@pyright --pythonpath $(BIN)/python
+
+site: $(VENV)/attnbook.done
+	@echo '== site'
+	@start=$$SECONDS; jupyter-book build . -q -W -n --keep-going >$(VENV)/site.log 2>&1 \
+		|| { cat $(VENV)/site.log; exit 1; }; \
+	echo "built in $$((SECONDS - start)) s"; \
+	test $$((SECONDS - start)) -lt 60 || { echo 'The site must be built in less than 60 s.'; exit 1; }
+
+# Tests and doctests; every statement and branch of the package but 2 % is run.
+unit: $(VENV)/attnbook.done
+	@echo '== package and notebooks, by tests'
+	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q -n $(JOBS) -m 'not slow' --ignore=tests/browser \
+		--doctest-modules --cov --cov-report=term:skip-covered tests --pyargs attnbook
+
+# In a process of its own: the import hook raises its own errors, and does not compile.
+shapes: $(VENV)/attnbook.done
+	@echo '== shapes'
+	@OMP_NUM_THREADS=1 pytest -q -m shapes --jaxtyping-packages=attnbook,beartype.beartype tests/test_shapes.py
+
+notebooks-check: $(VENV)/attnbook.done
+	@echo '== notebooks, run again and compared with their stored outputs'
+	@python tests/notebooks.py check --jobs $(JOBS)
+
+browser: $(VENV)/attnbook.done
+	@echo '== pages, in a browser'
+	@pytest -q -m 'not slow' tests/browser
+
+slow: $(VENV)/attnbook.done
+	@echo '== slow tests'
+	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q -n $(JOBS) -m slow tests
+
+# --- Writing ----------------------------------------------------------------------------------
+
+notebooks: $(VENV)/attnbook.done
+	@python tests/notebooks.py run $(CHAPTERS)
+
+repository: $(VENV)/attnbook.done
+	$(if $(URL),,$(error say where: make repository URL=https://github.com/someone/attnbook))
+	@python tests/notebooks.py repository '$(URL)'
+
+requirements:
+	$(if $(PYTHON),,$(error $(NO_PYTHON)))
+	@rm -rf $(VENV)-new && $(PYTHON) -m venv $(VENV)-new
+	@sed '/^# All that these need/q' requirements.txt >$(VENV)-new/requirements.txt
+	@$(VENV)-new/bin/pip install -r $(VENV)-new/requirements.txt
+	@$(VENV)-new/bin/pip freeze | sed 's/+[a-z0-9.]*$$//' | grep -viFf <(sed -n 's/\(\[.*\]\)*==.*/==/p' $(VENV)-new/requirements.txt) \
+		>>$(VENV)-new/requirements.txt
+	@mv $(VENV)-new/requirements.txt requirements.txt && rm -rf $(VENV)-new
+
+clean:
+	rm -rf $(VENV) $(VENV)-new _build dist .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -prune -exec rm -rf {} +
