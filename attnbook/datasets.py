@@ -1,0 +1,127 @@
+"""Real data that needs no download: it comes with the packages that the book installs anyway."""
+
+from __future__ import annotations
+
+import datetime
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def digits() -> tuple[Float[Tensor, "1797 8 8"], Int[Tensor, " 1797"]]:
+    """Return scikit-learn's 1,797 handwritten digits: images with values from 0 to 1, and labels.
+
+    >>> images, labels = digits()
+    >>> images.shape, float(images.max())
+    (torch.Size([1797, 8, 8]), 1.0)
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = rearrange(torch.tensor(pixels), "image (row column) -> image row column", row=8)
+    return images.float() / 16, torch.tensor(labels)
+
+
+def photograph(name: str = "chelsea") -> Float[Tensor, "3 height width"]:
+    """Return a colour photograph that ships with scikit-image, values from 0 to 1.
+
+    Raises:
+        ValueError: scikit-image has no function of that name, or the picture has no three colours.
+
+    >>> photograph("chelsea").shape
+    torch.Size([3, 300, 451])
+    """
+    import skimage.data
+
+    if name not in skimage.data.__all__:
+        raise ValueError(f"scikit-image has no picture {name!r}; see skimage.data")
+    picture = torch.from_numpy(getattr(skimage.data, name)())
+    if picture.ndim != 3 or picture.shape[-1] != 3:
+        raise ValueError(f"{name!r} has shape {tuple(picture.shape)}, not (height, width, 3)")
+    return rearrange(picture.float() / 255, "height width color -> color height width")
+
+
+@dataclass(frozen=True)
+class DatePair:
+    """One date, written in Chinese in one of three styles, and in English in the long style."""
+
+    date: datetime.date
+    style: Literal["full", "long", "short"]
+    chinese: str
+    english: str
+
+
+def date_pairs(count: int, *, seed: int = 0) -> list[DatePair]:
+    """Return `count` different dates between 1950 and 2049, each with its two spellings.
+
+    The spellings are those of the Unicode CLDR, by way of Babel. No date occurs twice, so that any
+    split of the list is a split of the dates.
+
+    Raises:
+        ValueError: more dates are asked for than there are in those hundred years.
+
+    >>> date_pairs(1)[0]  # doctest: +NORMALIZE_WHITESPACE
+    DatePair(date=datetime.date(2019, 2, 15), style='long', chinese='2019年2月15日',
+             english='February 15, 2019')
+    """
+    from babel.dates import format_date
+
+    first = datetime.date(1950, 1, 1)
+    days = (datetime.date(2050, 1, 1) - first).days
+    if count > days:
+        raise ValueError(f"{count} dates asked for, but there are only {days} from 1950 to 2049")
+    generator = random.Random(seed)
+    pairs = []
+    for day in generator.sample(range(days), count):
+        date = first + datetime.timedelta(days=day)
+        style = generator.choice(("full", "long", "short"))
+        chinese = format_date(date, style, locale="zh_CN")
+        pairs.append(DatePair(date, style, chinese, format_date(date, "long", locale="en_US")))
+    return pairs
+
+
+class Characters:
+    """A vocabulary of characters: strings to padded rows of numbers, and back.
+
+    Number 0 is padding, 1 starts a text and 2 ends it; the characters follow in sorted order.
+
+    >>> characters = Characters(["abc", "b"])
+    >>> characters.encode(["ab", "c"])
+    tensor([[1, 3, 4, 2],
+            [1, 5, 2, 0]])
+    """
+
+    padding, start, end = 0, 1, 2
+
+    def __init__(self, texts: list[str]) -> None:
+        self.characters = sorted(set("".join(texts)))
+        self._number = {character: i for i, character in enumerate(self.characters, start=3)}
+
+    def __len__(self) -> int:
+        return len(self.characters) + 3
+
+    def encode(self, texts: list[str]) -> Int[Tensor, "texts length"]:
+        """Return one row of numbers for each text, with start and end, padded to the longest.
+
+        Raises:
+            ValueError: a text holds a character that the vocabulary was not made from.
+        """
+        unknown = set("".join(texts)) - set(self.characters)
+        if unknown:
+            raise ValueError(f"{sorted(unknown)} not among the {len(self.characters)} characters")
+        rows = [[self.start, *(self._number[c] for c in text), self.end] for text in texts]
+        width = max(map(len, rows), default=0)
+        return torch.tensor([row + [self.padding] * (width - len(row)) for row in rows])
+
+    def decode(self, numbers: Int[Tensor, "texts length"]) -> list[str]:
+        """Return the text of each row: its characters up to the first end."""
+        texts = []
+        for row in numbers.tolist():
+            text = row[: row.index(self.end)] if self.end in row else row
+            texts.append("".join(self.characters[number - 3] for number in text if number >= 3))
+        return texts

@@ -1,0 +1,146 @@
+"""The house style of the book's figures, and the few pictures that several chapters draw."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from cycler import cycler
+from IPython.display import Markdown
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Okabe and Ito's colours, told apart by readers of any colour vision; markers and dashes repeat it.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+COLORS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 2)))
+WIDTH = 7.2  # inches: at the width of a page's column the text of a figure is as large as the prose
+
+
+def style() -> None:
+    """Switch matplotlib to the style of the book. Call it once, at the top of a chapter."""
+    chinese = Path(__file__).parent / "fonts" / "NotoSansSC-dates.otf"
+    font_manager.fontManager.addfont(chinese)
+    family = font_manager.FontProperties(fname=chinese).get_name()
+    plt.rcParams.update(
+        {
+            "axes.grid": False,
+            "axes.prop_cycle": cycler(color=COLORS, marker=MARKERS, linestyle=DASHES),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 144,
+            "figure.figsize": (WIDTH, 3.2),
+            "font.family": ["DejaVu Sans", family],
+            "font.size": 10,
+            "image.cmap": "viridis",
+            "legend.frameon": False,
+            "lines.markersize": 5,
+            "savefig.facecolor": "white",
+        }
+    )
+
+
+def heatmap(
+    ax: Axes,
+    matrix: Tensor,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    values: bool = False,
+    signed: bool = False,
+) -> None:
+    """Draw a (rows, columns) matrix as a heat map, a word on every row and column.
+
+    Attention matrices have queries in rows and keys in columns. `values` writes each number into
+    its cell, to two decimals; `signed` takes a map centred at zero, for numbers of both signs.
+    """
+    matrix = matrix.detach().float().cpu()
+    limit = float(matrix.abs().max()) if signed else None
+    cmap = "RdBu_r" if signed else "viridis"
+    image = ax.imshow(matrix, cmap=cmap, vmin=-limit if limit else None, vmax=limit, aspect="auto")
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    if values:
+        write_values(ax, matrix, image)
+
+
+def write_values(ax: Axes, matrix: Tensor, image: Any) -> None:
+    """Write each number of the matrix into its cell, dark on light or light on dark."""
+    for row, numbers in enumerate(matrix.tolist()):
+        for column, number in enumerate(numbers):
+            red, green, blue, _ = image.cmap(image.norm(number))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            text = f"{number:.2f}".rstrip("0").rstrip(".")
+            ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
+
+
+def stages(steps: Sequence[tuple[str, Tensor] | str], *, signed: bool = False) -> Figure:
+    """Draw a computation from left to right: matrices with their numbers and shapes, and arrows.
+
+    A step is a pair of a name and its matrix, or the name of what is done between two matrices,
+    written over an arrow. The shapes are read off the matrices, so they cannot disagree with them.
+    """
+    widths = [1.1 if isinstance(step, str) else max(step[1].shape[-1], 1.4) for step in steps]
+    rows = max(step[1].shape[0] for step in steps if not isinstance(step, str))
+    figure, axes = plt.subplots(
+        1, len(steps), figsize=(WIDTH, 0.9 + 0.42 * rows), width_ratios=widths
+    )
+    for ax, step in zip(axes, steps, strict=True):
+        if isinstance(step, str):
+            ax.axis("off")
+            arrow = {"arrowstyle": "->", "color": BLACK, "lw": 1.2}
+            ax.annotate("", (1, 0.5), (0, 0.5), xycoords="axes fraction", arrowprops=arrow)
+            ax.text(0.5, 0.56, step, ha="center", va="bottom", fontsize=9, transform=ax.transAxes)
+            continue
+        name, matrix = step
+        heatmap(
+            ax, matrix, [""] * matrix.shape[0], [""] * matrix.shape[1], values=True, signed=signed
+        )
+        ax.set_aspect("equal")
+        ax.set_title(name, loc="center", fontsize=10, fontweight="normal")
+        ax.set_xlabel(str(tuple(matrix.shape)), fontsize=9)
+    return figure
+
+
+def band(ax: Axes, x: Sequence[float], runs: Tensor, label: str, number: int) -> None:
+    """Draw the mean over seeds as a line and one standard deviation either side as a band.
+
+    `runs` is (seeds, points); `number` picks colour, marker and dash.
+    """
+    runs = runs.detach().float().cpu()
+    mean, sd = runs.mean(0), runs.std(0)
+    color, every = COLORS[number], max(1, len(x) // 8)
+    ax.plot(
+        x, mean, color=color, marker=MARKERS[number], linestyle=DASHES[number], label=label,
+        markevery=every,
+    )  # fmt: skip
+    ax.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.2, linewidth=0)
+
+
+def show_source(thing: Callable[..., Any] | type) -> Markdown:
+    """Return the source of a function, method or class of the package, without its docstrings."""
+    source = textwrap.dedent(inspect.getsource(thing))
+    lines: list[str | None] = list(source.splitlines())
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            docstring = node.body[0]
+            for number in range(docstring.lineno - 1, docstring.end_lineno or docstring.lineno):
+                lines[number] = None
+    kept = "\n".join(line for line in lines if line is not None)
+    return Markdown(f"```python\n{kept}\n```")

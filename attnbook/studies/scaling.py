@@ -1,0 +1,137 @@
+"""Does dividing the dot product by sqrt(d) matter for learning? A lookup with four scores."""
+
+from __future__ import annotations
+
+import math
+from statistics import mean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from attnbook.attention import (
+    AdditiveScore,
+    CosineScore,
+    Score,
+    attend,
+    dot_product_score,
+)
+from attnbook.studies import main
+
+KEYS, VALUES, PAIRS = 64, 16, 16
+
+
+def unscaled_score(query: Float[Tensor, "b i d"], key: Float[Tensor, "b j d"]) -> Tensor:
+    """Return q . k, not divided by anything."""
+    return dot_product_score(query, key) * math.sqrt(query.shape[-1])
+
+
+class Lookup(nn.Module):
+    """Reads a list of (key, value) pairs, and answers with the value of the key it is asked for."""
+
+    def __init__(self, score: Score, dim: int, *, model_dim: int = 64) -> None:
+        super().__init__()
+        self.score = score
+        self.key_embedding = nn.Embedding(KEYS, model_dim)
+        self.value_embedding = nn.Embedding(VALUES, model_dim)
+        self.q_proj = nn.Linear(model_dim, dim, bias=False)
+        self.k_proj = nn.Linear(model_dim, dim, bias=False)
+        self.logits = nn.Linear(model_dim, VALUES)
+
+    def forward(
+        self, asked: Int[Tensor, "b 1"], keys: Int[Tensor, "b j"], values: Int[Tensor, "b j"]
+    ) -> Float[Tensor, "b values"]:
+        """Return one logit for each possible value."""
+        query = self.q_proj(self.key_embedding(asked))
+        key = self.k_proj(self.key_embedding(keys))
+        context, _ = attend(query, key, self.value_embedding(values), score=self.score)
+        return self.logits(context[:, 0])
+
+
+def lookups(
+    count: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "count 1"], Int[Tensor, "count j"], Int[Tensor, "count j"], Tensor]:
+    """Draw lists of pairs with different keys, one key of each list to ask for, and its value."""
+    keys = torch.rand(count, KEYS, generator=generator).argsort(-1)[:, :PAIRS]
+    values = torch.randint(VALUES, (count, PAIRS), generator=generator)
+    place = torch.randint(PAIRS, (count, 1), generator=generator)
+    return keys.gather(1, place), keys, values, values.gather(1, place)[:, 0]
+
+
+SCORES = {
+    "dot product": lambda dim: unscaled_score,
+    "dot product / sqrt(d)": lambda dim: dot_product_score,
+    "additive": lambda dim: AdditiveScore(dim, dim, dim),
+    "cosine, scale learned": lambda dim: CosineScore(),
+}
+
+
+def learning_curve(
+    name: str,
+    dim: int,
+    *,
+    steps: int,
+    every: int = 25,
+    seed: int = 0,
+    optimizer: str = "Adam",
+    init: str = "N(0, 1/d)",
+    device: torch.device | str = "cpu",
+) -> list[float]:
+    """Train one lookup; return its accuracy on 1,024 fresh lists, every `every` steps."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(1000 + seed)
+    model = Lookup(SCORES[name](dim), dim)
+    if init == "N(0, 1/d)":
+        for projection in (model.q_proj, model.k_proj):
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+    model.to(device)
+    if optimizer == "Adam":
+        stepper = torch.optim.Adam(model.parameters(), lr=3e-3)
+    else:
+        stepper = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    *inputs, answer = (tensor.to(device) for tensor in lookups(1024, generator))
+    curve = []
+    for step in range(1, steps + 1):
+        *batch, value = (tensor.to(device) for tensor in lookups(128, generator))
+        stepper.zero_grad()
+        F.cross_entropy(model(*batch), value).backward()
+        stepper.step()
+        if step % every == 0:
+            with torch.no_grad():
+                curve.append((model(*inputs).argmax(-1) == answer).float().mean().item())
+    return curve
+
+
+def steps_to(curve: list[float], accuracy: float, every: int = 25) -> int | None:
+    """Return after how many steps the curve first reaches the accuracy, None if it never does."""
+    return next((every * (i + 1) for i, a in enumerate(curve) if a >= accuracy), None)
+
+
+def run(*, seeds: int, steps: int, dims: list[int]) -> dict[str, Any]:
+    """Train every score at every dimension, from two initial scales, with two optimisers."""
+    results = {}
+    for optimizer, init in (("Adam", "N(0, 1/d)"), ("SGD", "N(0, 1/d)"), ("Adam", "nn.Linear")):
+        for dim in dims:
+            for name in SCORES:
+                curves = [
+                    learning_curve(
+                        name, dim, steps=steps, seed=seed, optimizer=optimizer, init=init
+                    )
+                    for seed in range(seeds)
+                ]
+                results[f"{optimizer}, {init}, d={dim}, {name}"] = {
+                    "steps to 90 %": [steps_to(curve, 0.9) for curve in curves],
+                    "last accuracy": [round(curve[-1], 4) for curve in curves],
+                    "mean curve": [round(mean(points), 4) for points in zip(*curves, strict=True)],
+                }
+    return results
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        full={"seeds": 5, "steps": 500, "dims": [8, 64, 256]},
+        quick={"seeds": 1, "steps": 25, "dims": [8]},
+    )

@@ -1,0 +1,61 @@
+"""One training loop for every experiment of the book, short enough to be read first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[..., Tensor],
+    data: tuple[Tensor, ...],
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[float]:
+    """Train the model in place and return the loss of every step.
+
+    Each step draws `batch_size` rows of `data` (the same rows of each tensor), asks for
+    loss(model, *rows), and takes one AdamW step. The learning rate rises to `lr` during the first
+    fifth of the steps and then falls to nothing (one cycle); gradients longer than `clip` are
+    shortened to it. Rows are drawn on the CPU with `seed`, an epoch without repetition at a time,
+    so that a run sees the same batches on every device.
+
+    Raises:
+        ValueError: the tensors of `data` differ in length, or a batch is larger than the data.
+    """
+    lengths = {len(tensor) for tensor in data}
+    if len(lengths) != 1:
+        raise ValueError(f"data has tensors of {sorted(lengths)} rows: all need the same number")
+    length = lengths.pop()
+    if not 1 <= batch_size <= length:
+        raise ValueError(f"batch_size={batch_size} does not fit {length} rows of data")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+    generator = torch.Generator().manual_seed(seed)
+    device = data[0].device
+    order = torch.empty(0, dtype=torch.long)
+    losses = []
+    model.train()
+    for _ in tqdm(range(steps), disable=not progress, leave=False):
+        if len(order) < batch_size:
+            order = torch.randperm(length, generator=generator)
+        rows, order = order[:batch_size].to(device), order[batch_size:]
+        value = loss(model, *(tensor[rows] for tensor in data))
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        schedule.step()
+        losses.append(value.detach())
+    model.eval()
+    return torch.stack(losses).tolist()
