@@ -65,6 +65,18 @@ def _body(script: object) -> str:
     return str(getattr(script, "attributes", {}).get("body", ""))
 
 
+def mend_signatures(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Write the parameters of a long signature as <div>s; Sphinx leaves <dl>s without a <dt>."""
+    context["body"] = re.sub(
+        r'<dt class="sig .*?</dt>',
+        lambda signature: re.sub(r"<(/?)d[ld]>", r"<\1div>", signature[0]),
+        context.get("body", ""),
+        flags=re.DOTALL,
+    )
+
+
 def plain_docstring(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
@@ -105,5 +117,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect these steps to Sphinx."""
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", mend_signatures)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

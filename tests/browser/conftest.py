@@ -1,0 +1,117 @@
+"""The built site on a loopback port, a browser, and one visit to each page that all tests share."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "_build" / "html"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Resolves when every formula is typeset and every font is there.
+SETTLED = """async () => {
+    if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
+    await document.fonts.ready;
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+}"""
+
+
+def page_names() -> list[str]:
+    """Name the pages of the built site, the search page included, without the forwarding page."""
+    names = (path.relative_to(SITE).with_suffix("").as_posix() for path in SITE.rglob("*.html"))
+    return sorted(name for name in names if name != "index" and not name.startswith("_static/"))
+
+
+@dataclass
+class Visit:
+    """A page open in the browser, 1440 pixels wide and light, and what was heard from it."""
+
+    name: str
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    if not SITE.is_dir():
+        pytest.skip(f"no built site in {SITE.relative_to(ROOT)}: `make book` builds it")
+    handler = functools.partial(Quiet, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no browser is installed: on Debian, `apt install chromium`")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def open_page(browser: Browser, address: str) -> Callable[[str], Visit]:
+    """Return a function that opens a page by its name, and hears what it asks for and says."""
+
+    def open_page(name: str, query: str = "") -> Visit:
+        context = browser.new_context(
+            viewport={"width": 1440, "height": 900}, color_scheme="light", reduced_motion="reduce"
+        )
+        visit = Visit(name, context.new_page())
+        visit.page.on("request", lambda request: visit.requests.append(request.url))
+        visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+        visit.page.on(
+            "console",
+            lambda message: (
+                visit.complaints.append(f"{message.type}: {message.text}")
+                if message.type in ("error", "warning")
+                else None
+            ),
+        )
+        visit.page.route(
+            lambda url: not url.startswith((address, "data:", "blob:")), lambda route: route.abort()
+        )
+        visit.page.goto(f"{address}{name}.html{query}", wait_until="load")
+        visit.page.evaluate(SETTLED)
+        return visit
+
+    return open_page
+
+
+@pytest.fixture(scope="module", params=page_names() or ["none"])
+def visit(request: pytest.FixtureRequest, open_page: Callable[[str], Visit]) -> Iterator[Visit]:
+    visit = open_page(request.param)
+    yield visit
+    visit.page.context.close()

@@ -1,0 +1,171 @@
+"""What a reader of the site can rely on, on every page, seen through a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+import yaml
+
+from .conftest import ROOT, SITE, Visit
+
+pytestmark = pytest.mark.book
+
+STICKING_OUT = """() => {
+    const scrolls = element => {
+        for (let e = element; e && e !== document.body; e = e.parentElement) {
+            if (["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(e).overflowX))
+                return true;
+        }
+        return false;
+    };
+    return [...document.querySelectorAll(".bd-main *")]
+        .filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e))
+        .map(e => e.outerHTML.slice(0, 120));
+}"""
+PROSE = """() => {
+    const article = document.querySelector("main").cloneNode(true);
+    article.querySelectorAll("pre, code, script, mjx-container, .sig").forEach(e => e.remove());
+    return article.textContent;
+}"""
+AXE = """async () => {
+    const found = await axe.run({resultTypes: ["violations"], preload: false});
+    const say = (rule, node) =>
+        `${rule.id}: ${node.target.join(" ")} ${node.any.map(check => check.message).join("; ")}`;
+    return found.violations
+        .filter(rule => ["serious", "critical"].includes(rule.impact))
+        .flatMap(rule => rule.nodes.map(node => say(rule, node)));
+}"""
+
+
+@contextmanager
+def width(visit: Visit, pixels: int) -> Iterator[None]:
+    visit.page.set_viewport_size({"width": pixels, "height": 800})
+    visit.page.wait_for_timeout(200)  # attnbook.js measures the formulas again
+    yield
+    visit.page.set_viewport_size({"width": 1440, "height": 900})
+
+
+@contextmanager
+def mode(visit: Visit, scheme: str) -> Iterator[None]:
+    visit.page.emulate_media(color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+    visit.page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+    yield
+    visit.page.emulate_media(color_scheme="light")
+
+
+def sources() -> dict[str, str]:
+    """Return the Markdown of every page that has a source, by the page's name."""
+    found = {}
+    for path in (SITE / "_sources").rglob("*.*"):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            cells = json.loads(text)["cells"]
+            text = "\n\n".join(
+                "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+            )
+        found[path.relative_to(SITE / "_sources").with_suffix("").as_posix()] = text
+    return found
+
+
+def formulas(markdown: str) -> int:
+    """Count the formulas between dollar signs, outside code."""
+    prose = re.sub(r"^( *)(```+).*?^\1\2|`+[^`]+`+", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    return len(re.findall(r"\$\$.+?\$\$|(?<![\\$])\$[^$]+\$", prose, flags=re.DOTALL))
+
+
+def test_nothing_is_asked_of_the_network(visit: Visit, address: str) -> None:
+    assert [url for url in visit.requests if not url.startswith((address, "data:"))] == []
+
+
+def test_console_is_silent(visit: Visit) -> None:
+    assert visit.complaints == []
+
+
+def test_every_formula_is_typeset(visit: Visit) -> None:
+    page = visit.page
+    written = formulas(sources().get(visit.name, ""))
+    assert page.locator("article .math mjx-container").count() == written
+    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+    assert re.findall(r"\$[^$\n]*|\\[(\[].*", page.evaluate(PROSE)) == []
+
+
+@pytest.mark.parametrize("pixels", [360, 1440])
+def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
+    with width(visit, pixels):
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= pixels
+        assert visit.page.evaluate(STICKING_OUT) == []
+
+
+def test_pictures_have_words(visit: Visit) -> None:
+    for image in visit.page.locator("article img").all():
+        alt = image.get_attribute("alt") or ""
+        assert len(alt.split()) >= 4, f"alt text {alt!r} says too little"
+        assert not re.search(r"[\w/]+\.(png|svg|jpe?g)\b|[0-9a-f]{16}", alt), f"{alt!r} is a path"
+
+
+def test_pictures_keep_their_colours_in_dark_mode(visit: Visit) -> None:
+    with mode(visit, "dark"):
+        for image in visit.page.locator(".cell_output img").all():
+            style = "e => [getComputedStyle(e).filter, getComputedStyle(e).backgroundColor]"
+            assert image.evaluate(style) == ["none", "rgb(255, 255, 255)"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "pixels"), [("light", 1440), ("dark", 1440), ("light", 360), ("dark", 360)]
+)
+def test_no_serious_fault_of_access(visit: Visit, scheme: str, pixels: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    if not visit.page.evaluate("typeof axe === 'object'"):
+        visit.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
+        visit.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    with width(visit, pixels), mode(visit, scheme):
+        assert visit.page.evaluate(AXE) == []
+
+
+def test_links_within_the_site_lead_somewhere(visit: Visit, address: str) -> None:
+    base = f"{address}{visit.name}.html"
+    for href in visit.page.eval_on_selector_all(
+        "a[href]", "a => a.map(e => e.getAttribute('href'))"
+    ):
+        target, anchor = urldefrag(urljoin(base, href))
+        if target.startswith(address):
+            path = SITE / unquote(target.removeprefix(address).partition("?")[0] or "index.html")
+            assert path.is_file(), f"{href} leads nowhere"
+            assert not anchor or f'id="{unquote(anchor)}"' in path.read_text(encoding="utf-8"), href
+
+
+def test_a_notebook_opens_in_colab(visit: Visit) -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    colab = config["launch_buttons"]["colab_url"]
+    repository = config["repository"]["url"].removeprefix("https://github.com/")
+    notebook = f"{visit.name}.ipynb"
+    links = visit.page.locator(f'a[href^="{colab}"]')
+    if not (ROOT / notebook).is_file():
+        assert links.count() == 0
+        return
+    branch = config["repository"]["branch"]
+    expected = f"{colab}/github/{repository}/blob/{branch}/{notebook}"
+    assert [link.get_attribute("href") for link in links.all()] == [expected]
+
+
+def test_search_finds_a_word(open_page: Callable[..., Visit]) -> None:
+    having = {name for name, text in sources().items() if "additive" in text.lower()}
+    if not having:
+        pytest.skip("no page has the word additive yet")
+    visit = open_page("search", "?q=additive")
+    try:
+        visit.page.wait_for_selector("#search-results ul.search li a", timeout=10_000)
+        visit.page.wait_for_function("!document.querySelector('#search-progress')?.textContent")
+        hrefs = visit.page.eval_on_selector_all(
+            "#search-results ul.search li a", "a => a.map(e => e.getAttribute('href'))"
+        )
+        assert having <= {urldefrag(href).url.partition(".html")[0] for href in hrefs}
+        assert visit.complaints == []
+    finally:
+        visit.page.context.close()
