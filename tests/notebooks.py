@@ -1,0 +1,202 @@
+"""Run, compare and readdress the chapters: the commands behind `make` that need more than a line.
+
+python tests/notebooks.py run [attention eca ...]     run chapters, store their outputs
+python tests/notebooks.py check [attention eca ...]   run them again and compare (nbval, strict)
+python tests/notebooks.py repository URL              write the book's address wherever it stands
+
+A chapter runs as its reader runs it: from a folder that holds nothing else, against the package
+that is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nbformat
+import yaml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parent.parent
+BOOK = ROOT / "book"
+
+# The first code cell of every chapter. It touches neither torch nor numpy: the package asks for
+# lower bounds only, and Colab has both.
+SET_UP_CELL = """\
+# In Colab this installs the book's package. Where the package is there, it installs nothing.
+import importlib.util
+
+if importlib.util.find_spec("attnbook") is None:
+    %pip install -q "attnbook[book] @ git+{address}@main"
+
+import torch
+
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+print("device:", torch.cuda.get_device_name() if device.type == "cuda" else "CPU")"""
+
+# Colab gives a GPU where it is asked for one. The version of Python is left out, because it would
+# change with whoever stored the outputs.
+METADATA = {
+    "accelerator": "GPU",
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+LONGEST_CELL = 120  # seconds
+LONGEST_CHAPTER = 120  # seconds; the book promises 40 on two quiet cores
+ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w-]+")
+
+
+def address(root: Path = ROOT) -> str:
+    """Where the repository lives, as _config.yml says it."""
+    return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+
+
+def chapters(names: Iterable[str] = (), book: Path = BOOK) -> list[Path]:
+    """Return the chapters named, or all of them."""
+    paths = [book / f"{Path(name).stem}.ipynb" for name in names] or sorted(book.glob("*.ipynb"))
+    missing = [path.stem for path in paths if not path.exists()]
+    if missing or not paths:
+        raise SystemExit(f"There is no chapter {', '.join(missing) or 'at all'} in {book.name}/.")
+    return paths
+
+
+def run(path: Path) -> float:
+    """Run a chapter in an empty folder, store its outputs in it, and return the seconds it took.
+
+    Nothing is written if a cell fails.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    start = time.perf_counter()
+
+    def progress(cell: NotebookNode, cell_index: int, **_: object) -> None:
+        if sys.stdout.isatty():
+            done = sum(cell.cell_type == "code" for cell in notebook.cells[: cell_index + 1])
+            print(f"\r{path.stem}: cell {done} of {total}", end="", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(
+            notebook,
+            timeout=600,
+            kernel_name="python3",
+            record_timing=False,
+            coalesce_streams=True,
+            resources={"metadata": {"path": folder}},
+            on_cell_executed=progress,
+        ).execute()
+    normalise(notebook)
+    nbformat.write(notebook, path)
+    return time.perf_counter() - start
+
+
+def normalise(notebook: NotebookNode) -> None:
+    """Remove what differs from one writer's machine to the next."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    count = 0
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        for key in ("execution", "ExecuteTime"):
+            cell.metadata.pop(key, None)
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+
+
+def check(paths: list[Path], jobs: int, threads: int) -> int:
+    """Run chapters again, compare every output with the stored one, and print the seconds taken."""
+    with tempfile.TemporaryDirectory() as folder:
+        copies = []
+        for path in paths:
+            alone = Path(folder, path.stem)
+            alone.mkdir()
+            copies.append(shutil.copy(path, alone))
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
+        command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={LONGEST_CELL}"]
+        command += ["-n", str(jobs), "--dist", "loadscope"]  # a chapter stays in one process
+        command += [f"--junitxml={report}", *copies]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MPLBACKEND": ""}
+        del environment["MPLBACKEND"]  # the kernel's own, which stores figures in the notebook
+        environment.pop("PYTEST_ADDOPTS", None)
+        failed = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+        seconds, cells = Counter[str](), Counter[str]()
+        for case in ElementTree.parse(report).iter("testcase"):
+            name = case.get("classname", "").split(".")[0]
+            seconds[name] += float(case.get("time", 0))
+            cells[name] += 1
+    for path in paths:
+        print(f"{path.stem}: {cells[path.stem]} cells, {seconds[path.stem]:.0f} s")
+        if seconds[path.stem] > LONGEST_CHAPTER:
+            print(f"{path.stem} takes longer than {LONGEST_CHAPTER} s.")
+            failed = failed or 1
+    return failed
+
+
+def repository(new: str, root: Path = ROOT) -> list[Path]:
+    """Write the address `new` wherever the old one stands; return the files that were changed."""
+    new = new.strip().removesuffix("/").removesuffix(".git")
+    if not ADDRESS.fullmatch(new):
+        raise SystemExit(f"{new} is not like https://github.com/someone/attnbook (Colab asks so).")
+    old = re.compile(re.escape(address(root)) + r"(?![\w-])")
+    changed = []
+    for path in addressed(root):
+        text = path.read_bytes().decode()
+        if old.search(text):
+            path.write_bytes(old.sub(new, text).encode())
+            changed.append(path)
+    return changed
+
+
+def addressed(root: Path = ROOT) -> list[Path]:
+    """Return the files in which the repository's address may stand."""
+    names = ["_config.yml", "CITATION.cff", "README.md", "pyproject.toml"]
+    kept = [root / name for name in names if (root / name).exists()]
+    return kept + sorted((root / "book").rglob("*.ipynb")) + sorted((root / "book").rglob("*.md"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "check"):
+        command = commands.add_parser(name)
+        command.add_argument("chapters", nargs="*")
+        # One thread each: the same sums in the same order, however many cores there are.
+        command.add_argument("--threads", type=int, default=1)
+    commands.choices["check"].add_argument("--jobs", type=int, default=2)
+    commands.add_parser("repository").add_argument("url")
+    arguments = parser.parse_args()
+    if arguments.command == "check":
+        return check(chapters(arguments.chapters), arguments.jobs, arguments.threads)
+    if arguments.command == "repository":
+        for path in repository(arguments.url):
+            print(path.relative_to(ROOT))
+        return 0
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    os.environ.pop("MPLBACKEND", None)
+    for path in chapters(arguments.chapters):
+        try:
+            print(f"\r{path.stem}: run in {run(path):.0f} s")
+        except CellExecutionError as error:
+            print(f"\r{path.stem}: a cell failed, and nothing was stored\n{error}")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

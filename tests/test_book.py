@@ -1,0 +1,517 @@
+"""Every chapter keeps every rule of `notebook_rules.py`, and every rule rejects what breaks it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import sysconfig
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import notebooks
+import pytest
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from notebook_rules import RULES, Chapter, decimals, numbers
+from notebooks import METADATA, ROOT, SET_UP_CELL, address
+
+import attnbook
+
+pytestmark = pytest.mark.book
+
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+ADDRESS = "https://github.com/someone/attnbook"
+
+
+@cache
+def read(path: Path) -> Chapter:
+    return Chapter.read(path)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_keeps(path, rule):
+    complaints = list(RULES[rule](read(path)))
+    assert not complaints, "\n".join([f"{path.name}: {RULES[rule].__doc__}", *complaints])
+
+
+# --- A notebook that keeps all rules, in which one thing at a time is broken ----------------------
+
+FIGURE = """\
+ax.bar(["one", "two"], [0.9512, 0.0488])
+ax.set_title("The first key takes nearly all the weight")
+assert 0.95 < 0.9512
+plt.show()"""
+
+SKELETON = """\
+def halve(x):
+    ...
+
+
+exercises.check_halve(halve)"""
+
+SOLUTION = """\
+Half of a number is that number times one half.
+
+<details>
+<summary>Solution</summary>
+
+```python
+def halve(x):
+    return x / 2
+```
+
+Every 17.25 in here is left unread.
+
+</details>"""
+
+FILLER = "A query meets every key, and each meeting leaves a score that softmax makes a weight. "
+
+
+def code(source: str, *outputs: NotebookNode, **metadata: object) -> NotebookNode:
+    return new_code_cell(source, outputs=list(outputs), metadata=metadata)
+
+
+def printed(text: str) -> NotebookNode:
+    return new_output("stream", name="stdout", text=text)
+
+
+def figure() -> NotebookNode:
+    data = {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure size 640x480 with 1 Axes>"}
+    return new_output("display_data", data=data)
+
+
+def check_halve(function: Callable[[float], float | None]) -> bool:
+    if function(3.0) is None:
+        print("Nothing here yet.")
+    return function(3.0) == 1.5
+
+
+def good() -> NotebookNode:
+    alt = "Two bars; the first is 0.95 high, the second hardly to be seen."
+    cells = [
+        new_markdown_cell(
+            "# Attention\n\nWhere does a query look? You will be able to say it in numbers.\n"
+            "Reading takes 20 minutes, running 10 seconds."
+        ),
+        code(SET_UP_CELL.format(address=ADDRESS), printed("device: CPU\n")),
+        new_markdown_cell("## One key wins\n\n" + FILLER * 110 + "\n\n$$\ny = x\n$$"),
+        code("import math\n\nprint(f'{math.exp(-0.05):.4f}')", printed("0.9512\n")),
+        new_markdown_cell("The weight is 0.95, or 95.1 %, see eq. 2.7 and section 1.2.2."),
+        *(code(FIGURE, figure(), mystnb={"image": {"alt": alt}}) for _ in range(5)),
+        code("import time\n\nprint(time.time())", printed("1.5\n"), tags=["nbval-ignore-output"]),
+        code("assert time.time() > 0"),
+        new_markdown_cell(
+            "## What the article says\n\n"
+            "| Article | It says | Verdict | Shown in |\n|---|---|---|---|\n"
+            "| 1.3 | The weights sum to one. | holds | One key wins |\n"
+            "| 4.1, 4.2 | Weights can be 0. | does not hold | One key wins |"
+        ),
+        new_markdown_cell("## Exercises"),
+        *(
+            cell
+            for _ in range(3)
+            for cell in (
+                new_markdown_cell("### Half\n\nHalve it."),
+                code(SKELETON, printed("Nothing here yet.\n")),
+                new_markdown_cell(SOLUTION),
+            )
+        ),
+        new_markdown_cell(
+            "## Sources\n\n[A paper](https://arxiv.org/abs/1409.0473), eq. 3.1: 7.77."
+        ),
+    ]
+    notebook = new_notebook(cells=cells, metadata=copy.deepcopy(METADATA))
+    notebooks.normalise(notebook)
+    code_cells(notebook)[0].metadata.tags = ["nbval-ignore-output"]
+    return notebook
+
+
+def chapter(notebook: NotebookNode, studies: dict[str, str] | None = None) -> Chapter:
+    return Chapter(
+        "halves",
+        notebook,
+        address=ADDRESS,
+        studies=studies or {},
+        exercises=SimpleNamespace(check_halve=check_halve),
+    )
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+Break = Callable[[NotebookNode], object]
+
+
+def say(text: str) -> Break:
+    """Say something in the second section, in a paragraph of its own."""
+
+    def change(notebook: NotebookNode) -> None:
+        notebook.cells[4].source += f"\n\n{text}"
+
+    return change
+
+
+def swap(old: str, new: str) -> Break:
+    """Replace text in the sources of all cells."""
+
+    def change(notebook: NotebookNode) -> None:
+        assert any(old in cell.source for cell in notebook.cells)
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(old, new)
+
+    return change
+
+
+def add(source: str, *outputs: NotebookNode, **metadata: object) -> Break:
+    """Put a code cell before the section on the article."""
+
+    def change(notebook: NotebookNode) -> None:
+        at = next(i for i, cell in enumerate(notebook.cells) if "## What" in cell.source)
+        notebook.cells.insert(at, code(source, *outputs, **metadata))
+        for count, cell in enumerate(code_cells(notebook), start=1):
+            cell.execution_count = count
+
+    return change
+
+
+def alter(what: Callable[[NotebookNode], object]) -> Break:
+    return what
+
+
+def drop(text: str) -> Break:
+    """Remove the cells in which a text stands."""
+
+    def change(notebook: NotebookNode) -> None:
+        notebook.cells = [cell for cell in notebook.cells if text not in cell.source]
+
+    return change
+
+
+def set_alt(alt: str) -> Break:
+    return lambda notebook: notebook.cells[5].metadata.mystnb.image.update(alt=alt)
+
+
+# Of every rule: what breaks it, and a piece of what it then says.
+BROKEN: dict[str, list[tuple[Break, str]]] = {
+    "metadata_are_the_same": [
+        (alter(lambda nb: nb.metadata.pop("accelerator")), "metadata"),
+        (alter(lambda nb: nb.metadata.kernelspec.update(name="conda-env")), "metadata"),
+        (alter(lambda nb: nb.metadata.language_info.update(version="3.11.7")), "metadata"),
+        (alter(lambda nb: nb.update(nbformat_minor=4)), "older than 4.5"),
+        (alter(lambda nb: nb.cells[1].metadata.update(execution={})), "when it was run"),
+    ],
+    "set_up_cell_is_the_same": [
+        (swap(ADDRESS, "https://github.com/fork/attnbook"), "not the set-up cell"),
+        (swap("%pip install -q", "%pip install -U"), "not the set-up cell"),
+        (alter(lambda nb: nb.cells[1].metadata.pop("tags")), "tagged None"),
+        (alter(lambda nb: nb.cells.insert(1, code("import torch"))), "not the set-up cell"),
+        (alter(lambda nb: nb.update(cells=nb.cells[:1])), "no code cell"),
+    ],
+    "code_is_plain_python": [
+        (add("!pip install einops"), "magic or a shell"),
+        (add("%matplotlib inline"), "magic or a shell"),
+        (add("if True:\n    %pip install einops"), "magic or a shell"),
+        (add("print?"), "magic or a shell"),
+        (add("print("), "not Python"),
+    ],
+    "tags_are_known": [
+        (add("print(1)", printed("1\n"), tags=["nbval-skip"]), "nbval-skip"),
+        (add("# NBVAL_IGNORE_OUTPUT\nprint(1)", printed("1\n")), "by a comment"),
+    ],
+    "counts_run_in_order": [
+        (alter(lambda nb: nb.cells[3].update(execution_count=7)), "execution counts are"),
+        (alter(lambda nb: nb.cells[3].update(execution_count=None)), "execution counts are"),
+        (add(""), "is empty"),
+    ],
+    "nothing_went_wrong": [
+        (add("1 / 0", new_output("error", ename="ZeroDivisionError", evalue="")), "an error"),
+        (add("warn()", new_output("stream", name="stderr", text="UserWarning")), "stderr"),
+    ],
+    "outputs_are_short": [
+        (add("print(log)", printed("epoch\n" * 41)), "41 lines"),
+        (add("print(log)", printed("a\n" * 30), printed("b\n" * 30)), "60 lines"),
+    ],
+    "outputs_can_recur": [
+        (add("print(f)", printed("<function f at 0x7f1d2c3b4a50>\n")), "0x7f1d2c3b4a50"),
+        (add("print(file)", printed("/home/me/attnbook/attention.py\n")), "/home/"),
+    ],
+    "ignored_outputs_are_asserted": [
+        (swap("assert time.time() > 0", "print(2)"), "asserts nothing"),
+        (drop("assert time"), "asserts nothing"),
+        (alter(lambda nb: nb.update(cells=nb.cells[:11])), "asserts nothing"),
+    ],
+    "figures_have_alt_text": [
+        (alter(lambda nb: nb.cells[5].metadata.pop("mystnb")), "alt text ''"),
+        (set_alt("A heat map."), "not a sentence"),
+        (set_alt("a_very_long_name_of_a_figure_without_any_words"), "not a sentence"),
+        (set_alt("The picture in attention_weights_3.png shows it."), "file name"),
+        (alter(lambda nb: nb.cells[5].outputs.append(figure())), "2 figures"),
+        (
+            add("print(1)", printed("1\n"), mystnb={"image": {"alt": "Left behind."}}),
+            "draws nothing",
+        ),
+    ],
+    "figures_end_in_show": [
+        (swap("plt.show()", "ax.plot([1, 2]);"), "plt.show()"),
+        (swap("plt.show()", "fig"), "plt.show()"),
+    ],
+    "figures_are_asserted": [(swap("assert 0.95 < 0.9512\n", ""), "asserts nothing")],
+    "markdown_is_common": [
+        (say("As {ref}`attention` says."), "a role"),
+        (say("As {cite:p}`bahdanau2014` says."), "a role"),
+        (say("It is {glue:text}`loss:.2f`."), "a role"),
+        (say("```{note}\nLook.\n```"), "a directive"),
+        (say(":::{note}\nLook.\n:::"), "a colon fence"),
+        (say("(a-label)=\n"), "a label"),
+        (say("% nobody sees this"), "a MyST comment"),
+        (say("+++"), "a block break"),
+        (say("It is {{ loss }}."), "a substitution"),
+        (say("As shown[^1].\n\n[^1]: There."), "a footnote"),
+        (say("[word]{.highlight}"), "an attribute"),
+        (say("> [!NOTE]\n> Look."), "a GitHub alert"),
+        (say("- [ ] to do"), "a task list"),
+        (say("\\begin{align}\na &= b\n\\end{align}"), "LaTeX outside"),
+        (say("$$\na = b\n$$ (eq-1)"), "labelled formula"),
+        (say('<div class="note">\nLook.\n</div>'), "<div>"),
+        (say('A <span style="color: red">word</span>.'), "<span>"),
+        (say("    print(1)"), "indented code block"),
+    ],
+    "links_are_absolute": [
+        (say("See [there](self_attention.ipynb)."), "self_attention.ipynb"),
+        (say("See [there](../README.md)."), "../README.md"),
+        (say("See [there](./glossary.md)."), "./glossary.md"),
+        (say("See [there](#exercises)."), "#exercises"),
+        (say("See [there](http://example.org)."), "http://example.org"),
+        (say("See [there][1].\n\n[1]: cbam.md"), "cbam.md"),
+        (say("![A cat](cat.png)"), "cat.png"),
+        (say("![A cat](https://example.org/cat.png)"), "picture"),
+    ],
+    "code_reads_no_files": [
+        (add("open('notes.txt')"), "calls open"),
+        (add("image = plt.imread('cat.png')"), "calls imread"),
+        (add("weights = torch.load('model.pt')"), "calls load"),
+        (add("text = Path('notes.txt').read_text()"), "calls read_text"),
+        (add("import urllib.request"), "imports urllib"),
+        (add("from . import helpers"), "relatively"),
+    ],
+    "prose_is_plain": [
+        (say("It works!"), "'!'"),
+        (say("It works \U0001f600."), "\U0001f600"),
+        (say("It is simply a sum."), "simply"),
+        (say("Attention is a powerful idea."), "powerful"),
+    ],
+    "numbers_have_a_source": [
+        (say("The loss falls to 0.37."), "0.37"),
+        (say("The weight is 0.952."), "0.952"),
+        (say("The weight is 95.2 %."), "95.2"),
+        (say("It is $0.37$."), "0.37"),
+        (say("$$\nx = 0.37\n$$"), "0.37"),
+        (say(r"It is $9.5 \times 10^{-4}$."), "9.5e-4"),
+        (say("It takes 1,024.5 steps."), "1,024.5"),
+        (say("| d | largest |\n|---|---|\n| 4 | 0.37 |"), "0.37"),
+        (say("- it is 0.37"), "0.37"),
+        (set_alt("Two bars; the first is 0.37 high, the second small."), "0.37"),
+    ],
+    "headings_are_in_order": [
+        (say("# Another title"), "2 h1"),
+        (swap("# Attention", "Attention"), "h1"),
+        (swap("## One key wins", "### One key wins"), "under h1"),
+        (alter(lambda nb: nb.cells.insert(0, new_markdown_cell("Before."))), "starts with"),
+    ],
+    "anatomy_is_kept": [
+        (swap("Where does a query look?", "A query looks."), "question"),
+        (swap("You will be able to say it in numbers.", ""), "able to do"),
+        (swap("20 minutes", "a while"), "minutes to read"),
+        (swap("10 seconds", "a moment"), "seconds to run"),
+        (swap("## Exercises", "## Problems"), "last sections"),
+        (drop("## Sources"), "last sections"),
+        (swap("$$", ""), "formula"),
+        (swap("[A paper](https://arxiv.org/abs/1409.0473)", "A paper"), "no link"),
+    ],
+    "verdicts_are_known": [
+        (swap("| holds |", "| mostly true |"), "mostly true"),
+        (swap("| Verdict |", "| Judgement |"), "no table"),
+        (swap("| One key wins |\n| 4.1", "| |\n| 4.1"), "nothing under 'Shown in'"),
+    ],
+    "length_is_moderate": [
+        (swap(FILLER * 60, ""), "words"),
+        (swap(FILLER * 60, FILLER * 300), "words"),
+        (swap("import math\n", "import math\n" * 300), "lines of code"),
+        (drop("ax.bar"), "0 figures"),
+        (alter(lambda nb: nb.cells.extend([nb.cells[5]] * 8)), "13 figures"),
+    ],
+    "cells_are_short": [(add("x = 1\n" * 21), "21 lines")],
+    "details_are_well_formed": [
+        (swap("</summary>\n\n", "</summary>\n"), "a blank line"),
+        (swap("\n\n</details>", "\n</details>"), "lone </details>"),
+        (swap("<details>\n<summary>", "<details><summary>"), "lone <details>"),
+        (swap("<details>\n<summary>", "<details>\n\n<summary>"), "not followed by"),
+        (swap("Every 17.25", "  Every 17.25"), "indented"),
+        (swap("\n\n</details>", ""), "not closed"),
+        (swap("one half.\n\n<details>", "one half.\n<details>"), "after a blank line"),
+    ],
+    "exercises_have_solutions": [
+        (drop("check_halve"), "0 exercises"),
+        (swap("exercises.check_halve(halve)", "halve(2)"), "0 exercises"),
+        (drop("<details>"), "0 solutions"),
+        (swap("```python", "```text"), "[0] blocks"),
+        (swap("Every 17.25", "```python\nx = 1\n```\n\nEvery"), "[2] blocks"),
+        (swap("<summary>Solution", "<summary>Hint"), "0 solutions"),
+    ],
+    "solutions_are_right": [
+        (swap("x / 2", "x / 3"), "rejects the solution"),
+        (swap("check_halve", "check_third"), "no attnbook.exercises.halves.check_third"),
+        (swap("def halve(x):\n    return", "def half(x):\n    return"), "does not define halve"),
+        (swap("    ...\n", "    return x / 2\n"), "accepts the skeleton"),
+    ],
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_good_notebook_keeps(rule):
+    assert list(RULES[rule](chapter(good()))) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "change", "complaint"),
+    [(rule, *broken) for rule, examples in BROKEN.items() for broken in examples],
+    ids=[f"{rule}-{said}" for rule, examples in BROKEN.items() for _, said in examples],
+)
+def test_rule_rejects(rule, change, complaint):
+    notebook = good()
+    change(notebook)
+    assert complaint in "\n".join(RULES[rule](chapter(notebook)))
+
+
+def test_every_rule_has_an_example_that_it_rejects():
+    assert set(BROKEN) == set(RULES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The weight is 0.9512, about 0.95 and nearly 1.0.",
+        "The weight is 95.1 %, 95.1% or 95.12 per cent.",
+        "A number of [the paper](https://arxiv.org/abs/1409.0473) is 0.37.",
+        "| paper | loss |\n|---|---|\n| [this](https://arxiv.org/abs/1409.0473) | 0.37 |",
+        "It is `0.37` in the code, and section 2.3, eq. 3.1 and PyTorch 2.13 are no measurements.",
+        "Sections 4.1, 4.2 and 4.3; articles 1.1 and 1.2.2; Python 3.11; arXiv:1409.0473.",
+        "```text\n0.37\n```",
+        r"A rate of $10^{-4}$, 10⁻⁴ or $3 \times 10^{-4}$ has no decimal point.",
+        "There are 1,024 of them.",
+    ],
+)
+def test_numbers_that_need_no_other_source(text):
+    notebook = good()
+    say(text)(notebook)
+    assert list(RULES["numbers_have_a_source"](chapter(notebook))) == []
+
+
+def test_a_number_may_come_from_a_study_that_the_chapter_uses():
+    notebook = good()
+    say("The stored loss is 0.37.")(notebook)
+    studies = {"losses": '{"results": [0.3712]}'}
+    assert list(RULES["numbers_have_a_source"](chapter(notebook, studies)))
+    add("print(stored('losses')['seeds'])", printed("5\n"))(notebook)
+    assert list(RULES["numbers_have_a_source"](chapter(notebook, studies))) == []
+
+
+def test_a_cell_tagged_so_is_not_read_for_numbers():
+    notebook = good()
+    say("The loss falls to 0.37.")(notebook)
+    notebook.cells[4].metadata.tags = ["numbers-checked-by-hand"]
+    assert list(RULES["numbers_have_a_source"](chapter(notebook))) == []
+    assert list(RULES["tags_are_known"](chapter(notebook))) == []
+
+
+def test_numbers_are_read_as_they_are_written():
+    text = r"$1{,}024.5$, −0.25, $2.5 \times 10^{-4}$, 1.5 × 10⁻³, 22.7 million, 3.5e-2, v1.2.3, 12"
+    found = [number.values[-1] for number in decimals(text)]
+    assert found == pytest.approx([1024.5, 0.25, 2.5e-4, 1.5e-3, 22.7e6, 3.5e-2])
+    output = "tensor([[0.9512, -1.,  3e-4], [1,024, .5, nan]]) x2 12ms"
+    assert list(numbers(output)) == pytest.approx([0.9512, 1, 3e-4, 1024, 0.5, 12])
+
+
+def test_common_markdown_may_use_what_looks_like_myst():
+    notebook = good()
+    say("In code: `{ref}` and `:::`; in a formula $x_{\\text{max}}$ and $\\{a\\}$ and 50% of it.")(
+        notebook
+    )
+    say("```python\nprint(f'{x}`')  # [^1] {{ x }}\n```")(notebook)
+    say("$$\n\\begin{aligned}\na &= b \\tag{1}\n\\end{aligned}\n$$")(notebook)
+    assert list(RULES["markdown_is_common"](chapter(notebook))) == []
+
+
+# --- The address, and the commands behind make ----------------------------------------------------
+
+
+def test_there_is_one_address():
+    """`make repository` writes it everywhere; this holds what it wrote together."""
+    shape = re.compile(r"https://github\.com/[\w.-]+/attnbook(?![\w-])")
+    for path in notebooks.addressed():
+        assert set(shape.findall(path.read_text(encoding="utf-8"))) <= {address()}, path
+
+
+def test_repository_rewrites_every_file(tmp_path):
+    old, new = "https://github.com/OWNER_NOT_SET/attnbook", ADDRESS
+    (tmp_path / "book").mkdir()
+    (tmp_path / "_config.yml").write_text(f"repository:\n  url: {old}  # here\n")
+    (tmp_path / "README.md").write_text(f"[a]({old}/issues) {old}.git {old}-fork")
+    (tmp_path / "book" / "a.ipynb").write_text(SET_UP_CELL.format(address=old))
+    (tmp_path / "book" / "b.md").write_text("no address")
+    changed = notebooks.repository(f"{new}/", tmp_path)
+    assert [path.name for path in changed] == ["_config.yml", "README.md", "a.ipynb"]
+    assert address(tmp_path) == new
+    assert (tmp_path / "README.md").read_text() == f"[a]({new}/issues) {new}.git {old}-fork"
+    assert (tmp_path / "book" / "a.ipynb").read_text() == SET_UP_CELL.format(address=new)
+
+
+@pytest.mark.parametrize("url", ["", "attnbook", "https://gitlab.com/a/b", "git@github.com:a/b"])
+def test_repository_takes_addresses_that_colab_can_open(tmp_path, url):
+    (tmp_path / "_config.yml").write_text("repository: {url: https://github.com/a/b}")
+    with pytest.raises(SystemExit, match="is not like"):
+        notebooks.repository(url, tmp_path)
+
+
+def test_run_stores_outputs_and_nothing_of_the_machine(tmp_path):
+    path = tmp_path / "small.ipynb"
+    cells = [
+        code(
+            "import os\n\nprint(1)\nprint([f for f in os.listdir() if f != 'small.ipynb'])",
+            execution={"iopub.status.busy": "now"},
+        ),
+        code("2 + 2"),
+    ]
+    nbformat.write(new_notebook(cells=cells), path)
+    notebooks.run(path)
+    stored = nbformat.read(path, as_version=4)
+    assert stored.metadata == METADATA
+    assert [cell.execution_count for cell in stored.cells] == [1, 2]
+    assert stored.cells[0].metadata == {}
+    assert [output.text for output in stored.cells[0].outputs] == ["1\n[]\n"]
+    assert stored.cells[1].outputs[0].data == {"text/plain": "4"}
+    assert notebooks.check([path], jobs=1, threads=1) == 0
+    stored.cells[1].outputs[0].data["text/plain"] = "5"
+    nbformat.write(stored, path)
+    assert notebooks.check([path], jobs=1, threads=1) != 0
+
+
+def test_run_stores_nothing_if_a_cell_fails(tmp_path):
+    path = tmp_path / "small.ipynb"
+    nbformat.write(new_notebook(cells=[code("1 / 0")]), path)
+    before = path.read_text()
+    with pytest.raises(CellExecutionError):
+        notebooks.run(path)
+    assert path.read_text() == before
+
+
+@pytest.mark.skipif("ATTNBOOK_INSTALLED" not in os.environ, reason="set by make")
+def test_the_installed_package_is_tested():
+    assert Path(attnbook.__file__).is_relative_to(sysconfig.get_paths()["purelib"])
