@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnbook.attention import AdditiveScore, attend
@@ -37,13 +37,20 @@ class Translator(nn.Module):
         )
 
     def attend(
-        self, source: Int[Tensor, "b j"], written: Int[Tensor, "b i"]
+        self,
+        source: Int[Tensor, "b j"],
+        written: Int[Tensor, "b i"],
+        mask: Bool[Tensor, "#b #i #j"] | None = None,
     ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
-        """Return logits of the character that follows each of those written, and the weights."""
+        """Return logits of the character that follows each of those written, and the weights.
+
+        Padding is never attended to; `mask` may forbid more.
+        """
         value = self.source_embedding(source)
         key, _ = self.reader(value)
         query, _ = self.writer(self.target_embedding(written))
-        mask = rearrange(source != Characters.padding, "b j -> b 1 j")
+        text = rearrange(source != Characters.padding, "b j -> b 1 j")
+        mask = text if mask is None else text & mask
         context, weights = attend(query, key, value, score=self.score, mask=mask)
         return self.logits(torch.cat([query, context], dim=-1)), weights
 
@@ -71,17 +78,24 @@ def loss(model: nn.Module, source: Tensor, target: Tensor) -> Tensor:
     )
 
 
+@torch.no_grad()
 def alignment(
-    pairs: list[DatePair], weights: Float[Tensor, "pairs i j"]
-) -> dict[str, tuple[float, float]]:
+    model: Translator, pairs: list[DatePair], source: Tensor, target: Tensor
+) -> dict[str, dict[str, float]]:
     """Return, for parts of the English date, how their rows of weights lie on the Chinese source.
 
     For each part: the share of its characters whose largest weight falls on the source field that
-    they have to be read from, and the mean weight on that field. Row i of the weights is the one
-    that writes character i; column j + 1 is Chinese character j, column 0 the start sign.
+    they have to be read from; the mean weight on that field; and the share of characters that are
+    written differently once the place of the largest weight is hidden from them. Row i of the
+    weights writes character i; column j + 1 is Chinese character j, column 0 the start sign.
     """
-    hits: dict[str, list[tuple[float, float]]] = {}
-    for pair, rows in zip(pairs, weights, strict=True):
+    logits, weights = model.attend(source, target[:, :-1])
+    top = weights.argmax(-1)
+    hidden, _ = model.attend(source, target[:, :-1], F.one_hot(top, source.shape[1]) == 0)
+    changed = (hidden.argmax(-1) != logits.argmax(-1)).tolist()
+    top, weights = top.tolist(), weights.cpu()
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for n, pair in enumerate(pairs):
         chinese = re.match(r"(\d+)\D(\d+)\D(\d+)", pair.chinese)
         english = re.match(r"(\w+) (\d+), (\d+)", pair.english)
         if chinese is None or english is None:
@@ -95,12 +109,17 @@ def alignment(
         }
         for part, (field, characters) in parts.items():
             span = range(chinese.start(field) + 1, chinese.end(field) + 1)
-            for i in characters:
-                hit = int(rows[i].argmax()) in span
-                hits.setdefault(part, []).append((hit, float(rows[i, list(span)].sum())))
+            found.setdefault(part, []).extend(
+                (top[n][i] in span, weights[n, i, list(span)].sum().item(), changed[n][i])
+                for i in characters
+            )
+    names = "largest weight on the field", "weight on the field", "changed when hidden"
     return {
-        part: (mean(hit for hit, _ in found), mean(mass for _, mass in found))
-        for part, found in hits.items()
+        part: {
+            name: round(mean(column), 4)
+            for name, column in zip(names, zip(*rows, strict=True), strict=True)
+        }
+        for part, rows in found.items()
     }
 
 
@@ -119,9 +138,8 @@ def run(*, seeds: int, steps: int, held_out: int) -> dict[str, Any]:
         written = model.translate(source[4000:], target.shape[1] - 1)
         texts = characters[1].decode(written)
         exact = mean(text == pair.english for text, pair in zip(texts, pairs[4000:], strict=True))
-        _, weights = model.attend(source[4000:], target[4000:, :-1])
         results["exact match"].append(exact)
-        results["alignment"].append(alignment(pairs[4000:], weights.detach()))
+        results["alignment"].append(alignment(model, pairs[4000:], source[4000:], target[4000:]))
     return results
 
 
