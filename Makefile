@@ -58,9 +58,10 @@ test-all: test slow
 
 # pip says much; what it says goes to pip.log, and here a count and the large downloads are shown.
 define PROGRESS
-/^Collecting/ {n++; if (n % 20 == 0) {print "  " n " packages found"; fflush()}} \
-/^ *Downloading .*\(.*[0-9][0-9][0-9]\.[0-9] MB\)/ {print "  downloading " $$2 " " $$3 " " $$4; fflush()} \
-/^Installing collected/ {print "  " n " packages found; unpacking them"; fflush()}
+n=0; while read -r word name rest; do case $$word in \
+	Collecting) n=$$((n + 1)); ((n % 20)) || echo "  $$n packages found" ;; \
+	Downloading) [[ $$rest =~ [0-9]{3}\.[0-9]\ MB|GB ]] && echo "  downloading $$name $$rest" ;; \
+	Installing) echo "  $$n packages found; unpacking them" ;; esac; done || true
 endef
 NO_NETWORK = the first run needs a network connection, and pip could not reach its package index (its own words: $(VENV)/pip.log)
 UNREACHED = from versions: none|NewConnectionError|Max retries|Connection.*refused|Read timed out|Name or service
@@ -70,7 +71,7 @@ $(VENV)/packages.done: requirements.txt
 	@rm -f $(VENV)/why
 	@test -x $(BIN)/python || { echo 'Making .venv with $(PYTHON)'; $(PYTHON) -m venv $(VENV); }
 	@echo 'Installing the pinned packages into .venv: some minutes, once'
-	@if $(BIN)/pip install -r requirements.txt 2>&1 | tee $(VENV)/pip.log | awk '$(PROGRESS)'; then \
+	@if $(BIN)/pip install -r requirements.txt 2>&1 | tee $(VENV)/pip.log | { $(PROGRESS); }; then \
 		if $(BIN)/pyright --version >$(VENV)/pyright.log 2>&1; then touch $@; \
 		else echo 'pyright could not fetch its program from the npm registry (its own words: $(VENV)/pyright.log)' >$(VENV)/why; fi; \
 	elif grep -qE '$(UNREACHED)' $(VENV)/pip.log; then echo '$(NO_NETWORK)' >$(VENV)/why; \

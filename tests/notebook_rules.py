@@ -3,9 +3,10 @@ r"""The contract of a chapter, as rules that a program can check.
 A rule takes a `Chapter` and yields a sentence for each place that breaks it. `test_book.py` applies
 every rule to every chapter, and shows of every rule a notebook that it rejects.
 
-Exercises. In the section "Exercises" a code cell holds the skeleton: it defines a function and ends
-in a line that hands it to the chapter's checker, `exercises.check_NAME(function)`. The Markdown
-below it, before the next code cell, holds the folded solution:
+Exercises. In the section "Exercises" a code cell holds the skeleton: it defines a function that
+raises NotImplementedError, and ends in a line that hands it to the chapter's checker,
+`exercises.check_NAME(function)`. The Markdown below it, before the next code cell, holds the folded
+solution:
 
     <details>
     <summary>Solution</summary>
@@ -629,7 +630,7 @@ def exercises_have_solutions(chapter: Chapter) -> Iterator[str]:
 
 @rule
 def solutions_are_right(chapter: Chapter) -> Iterator[str]:
-    """Every solution satisfies the checker of its exercise, and the skeleton does not."""
+    """Every solution satisfies the checker of its exercise; the skeleton counts as unattempted."""
     for exercise in _exercises(chapter):
         where = f"cell {exercise.cell}: exercise {exercise.function}"
         check = getattr(chapter.exercises, exercise.check, None)
@@ -640,31 +641,30 @@ def solutions_are_right(chapter: Chapter) -> Iterator[str]:
         exec(compile(exercise.skeleton, where, "exec"), namespace)
         skeleton = namespace.get(exercise.function)
         said = _said(check, skeleton)
-        if said.passed:
-            yield f"{where}: the checker accepts the skeleton as it stands"
+        if said.answer is not None:
+            yield f"{where}: the checker takes the skeleton for an attempt: {said.text}"
         for source in [block for blocks in exercise.solutions for block in blocks]:
             exec(compile(source, f"{where}, solution", "exec"), namespace)
             if namespace[exercise.function] is skeleton:
                 yield f"{where}: the solution does not define {exercise.function}"
                 continue
             said = _said(check, namespace[exercise.function])
-            if not said.passed:
+            if said.answer is not True:
                 yield f"{where}: the checker rejects the solution: {said.text}"
 
 
 @dataclass(frozen=True)
 class Said:
-    passed: bool
+    answer: bool | None  # True: right; False: wrong; None: not attempted
     text: str
 
 
-def _said(check: Callable[[Any], Any], function: Any) -> Said:
+def _said(check: Callable[[Any], bool | None], function: Any) -> Said:
     """What the checker says of a function."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         answer = check(function)
-    text = printed.getvalue().strip() or str(answer)
-    return Said(passed=answer is True, text=text)
+    return Said(answer, printed.getvalue().strip())
 
 
 def _exercises(chapter: Chapter) -> Iterator[Exercise]:

@@ -50,7 +50,7 @@ plt.show()"""
 
 SKELETON = """\
 def halve(x):
-    ...
+    raise NotImplementedError
 
 
 exercises.check_halve(halve)"""
@@ -86,10 +86,11 @@ def figure() -> NotebookNode:
     return new_output("display_data", data=data)
 
 
-def check_halve(function: Callable[[float], float | None]) -> bool:
-    if function(3.0) is None:
-        print("Nothing here yet.")
-    return function(3.0) == 1.5
+def check_halve(function: Callable[[float], float]) -> bool | None:
+    try:
+        return function(3.0) == 1.5
+    except NotImplementedError:
+        return None
 
 
 def good() -> NotebookNode:
@@ -369,7 +370,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (swap("x / 2", "x / 3"), "rejects the solution"),
         (swap("check_halve", "check_third"), "no attnbook.exercises.halves.check_third"),
         (swap("def halve(x):\n    return", "def half(x):\n    return"), "does not define halve"),
-        (swap("    ...\n", "    return x / 2\n"), "accepts the skeleton"),
+        (swap("raise NotImplementedError", "return x / 2"), "for an attempt"),
     ],
 }
 
