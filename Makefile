@@ -59,7 +59,7 @@ test-all: test slow
 # pip says much; what it says goes to pip.log, and here a count and the large downloads are shown.
 define PROGRESS
 n=0; while read -r word name rest; do case $$word in \
-	Collecting) n=$$((n + 1)); ((n % 20)) || echo "  $$n packages found" ;; \
+	Collecting | Processing) n=$$((n + 1)); ((n % 20)) || echo "  $$n packages found" ;; \
 	Downloading) [[ $$rest =~ [0-9]{3}\.[0-9]\ MB|GB ]] && echo "  downloading $$name $$rest" ;; \
 	Installing) echo "  $$n packages found; unpacking them" ;; esac; done || true
 endef
@@ -124,6 +124,8 @@ browser: $(VENV)/attnbook.done
 slow: $(VENV)/attnbook.done
 	@echo '== slow tests'
 	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q -n $(JOBS) -m slow tests
+	@echo '== notebooks, with two threads: what they print must not depend on that'
+	@python tests/notebooks.py check --jobs 1 --threads 2
 
 # --- Writing ----------------------------------------------------------------------------------
 

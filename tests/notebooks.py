@@ -92,6 +92,7 @@ def run(path: Path) -> float:
             notebook,
             timeout=600,
             kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],
             record_timing=False,
             coalesce_streams=True,
             resources={"metadata": {"path": folder}},
@@ -131,9 +132,10 @@ def check(paths: list[Path], jobs: int, threads: int) -> int:
         command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={LONGEST_CELL}"]
         command += ["-n", str(jobs), "--dist", "loadscope"]  # a chapter stays in one process
         command += [f"--junitxml={report}", *copies]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MPLBACKEND": ""}
-        del environment["MPLBACKEND"]  # the kernel's own, which stores figures in the notebook
-        environment.pop("PYTEST_ADDOPTS", None)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        # The kernel's own backend puts figures into the notebook.
+        for name in ("MPLBACKEND", "PYTEST_ADDOPTS"):
+            environment.pop(name, None)
         failed = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
         seconds, cells = Counter[str](), Counter[str]()
         for case in ElementTree.parse(report).iter("testcase"):
