@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from IPython.display import Markdown
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib_inline.config import InlineBackend
 from torch import Tensor
 
 # Okabe and Ito's colours, told apart by readers of any colour vision; markers and dashes repeat it.
@@ -32,6 +34,9 @@ def style() -> None:
     chinese = Path(__file__).parent / "fonts" / "NotoSansSC-dates.otf"
     font_manager.fontManager.addfont(chinese)
     family = font_manager.FontProperties(fname=chinese).get_name()
+    with warnings.catch_warnings():  # the notebook's own backend sets this off
+        warnings.simplefilter("ignore", DeprecationWarning)
+        InlineBackend.instance().print_figure_kwargs = {}  # no cropping: all figures one width
     plt.rcParams.update(
         {
             "axes.grid": False,
@@ -44,6 +49,8 @@ def style() -> None:
             "figure.constrained_layout.use": True,
             "figure.dpi": 144,
             "figure.figsize": (WIDTH, 3.2),
+            "figure.titlesize": 11,
+            "figure.titleweight": "bold",
             "font.family": ["DejaVu Sans", family],
             "font.size": 10,
             "image.cmap": "viridis",
@@ -71,7 +78,9 @@ def heatmap(
     matrix = matrix.detach().float().cpu()
     limit = float(matrix.abs().max()) if signed else None
     cmap = "RdBu_r" if signed else "viridis"
-    image = ax.imshow(matrix, cmap=cmap, vmin=-limit if limit else None, vmax=limit, aspect="auto")
+    image = ax.imshow(
+        matrix.numpy(), cmap=cmap, vmin=-limit if limit else None, vmax=limit, aspect="auto"
+    )
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)

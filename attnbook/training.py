@@ -31,7 +31,8 @@ def fit(
     so that a run sees the same batches on every device.
 
     Raises:
-        ValueError: the tensors of `data` differ in length, or a batch is larger than the data.
+        ValueError: the tensors of `data` differ in length, a batch is larger than the data, or
+            there are fewer than 6 steps.
     """
     lengths = {len(tensor) for tensor in data}
     if len(lengths) != 1:
@@ -39,6 +40,8 @@ def fit(
     length = lengths.pop()
     if not 1 <= batch_size <= length:
         raise ValueError(f"batch_size={batch_size} does not fit {length} rows of data")
+    if steps < 6:
+        raise ValueError(f"steps={steps}: the learning rate needs at least 6 to rise and to fall")
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
     generator = torch.Generator().manual_seed(seed)

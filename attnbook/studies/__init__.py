@@ -49,7 +49,7 @@ def main(
         "seconds": round(time.perf_counter() - start, 1),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": {"python": platform.python_version(), "torch": version("torch")},
-        "commit": _commit(),
+        "commit": commit(),
     }
     text = json.dumps(record, indent=1)
     print(text)
@@ -58,7 +58,8 @@ def main(
         (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the commit that the code was checked out from, or "unknown"."""
     command = ["git", "describe", "--always", "--dirty"]
     found = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"

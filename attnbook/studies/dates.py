@@ -143,9 +143,8 @@ def run(*, seeds: int, steps: int, held_out: int) -> dict[str, Any]:
     return results
 
 
+FULL = {"seeds": 10, "steps": 400, "held_out": 1000}
+QUICK = {"seeds": 1, "steps": 10, "held_out": 20}
+
 if __name__ == "__main__":
-    main(
-        run,
-        full={"seeds": 10, "steps": 400, "held_out": 1000},
-        quick={"seeds": 1, "steps": 40, "held_out": 100},
-    )
+    main(run, full=FULL, quick=QUICK)

@@ -131,9 +131,8 @@ def run(*, seeds: int, steps: int, dims: list[int]) -> dict[str, Any]:
     return results
 
 
+FULL = {"seeds": 5, "steps": 300, "dims": [8, 64, 256]}
+QUICK = {"seeds": 1, "steps": 25, "dims": [8]}
+
 if __name__ == "__main__":
-    main(
-        run,
-        full={"seeds": 5, "steps": 300, "dims": [8, 64, 256]},
-        quick={"seeds": 1, "steps": 25, "dims": [8]},
-    )
+    main(run, full=FULL, quick=QUICK)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from attnbook.datasets import Characters, date_pairs, digits, photograph
+
+
+def test_digits_are_the_whole_set_on_a_scale_from_0_to_1():
+    images, labels = digits()
+    assert images.shape == (1797, 8, 8) and images.dtype == torch.float32
+    assert images.min() == 0 and images.max() == 1
+    assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert images[0, 0].mul(16).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+
+
+def test_photograph_is_color_first():
+    picture = photograph("coffee")
+    assert picture.shape == (3, 400, 600)
+    assert picture.min() == 0 and picture.max() == 1
+    assert picture[0].mean() > picture[2].mean()  # the saucer is red, and nothing is blue
+
+
+def test_photograph_names_what_is_wrong():
+    with pytest.raises(ValueError, match="no picture 'nothing'"):
+        photograph("nothing")
+    with pytest.raises(ValueError, match=r"'camera' has shape \(512, 512\)"):
+        photograph("camera")
+
+
+def test_date_pairs_are_different_dates_in_three_styles():
+    pairs = date_pairs(2000, seed=3)
+    assert len({pair.date for pair in pairs}) == 2000
+    patterns = {
+        "full": r"\d{4}年\d+月\d+日星期[一二三四五六日]",
+        "long": r"\d{4}年\d+月\d+日",
+        "short": r"\d{4}/\d+/\d+",
+    }
+    for pair in pairs:
+        assert re.fullmatch(patterns[pair.style], pair.chinese)
+        year, month, day = map(int, re.findall(r"\d+", pair.chinese))
+        assert (year, month, day) == (pair.date.year, pair.date.month, pair.date.day)
+        assert pair.english == f"{pair.date:%B} {pair.date.day}, {pair.date.year}"
+    assert {pair.style for pair in pairs} == set(patterns)
+    assert date_pairs(5, seed=3) == date_pairs(5, seed=3) != date_pairs(5, seed=4)
+
+
+def test_too_many_dates():
+    with pytest.raises(ValueError, match="40000 dates asked for, but there are only 36525"):
+        date_pairs(40_000)
+
+
+def test_characters_round_trip():
+    texts = ["2026年11月22日", "short", ""]
+    characters = Characters(texts)
+    numbers = characters.encode(texts)
+    assert numbers.shape == (3, 13) and len(characters) == 3 + len(set("".join(texts)))
+    assert characters.decode(numbers) == texts
+    assert characters.decode(numbers[:, 1:6]) == ["2026年", "short"[:5], ""]
+    assert characters.encode([]).shape == (0,)
+
+
+def test_unknown_character():
+    with pytest.raises(ValueError, match=r"\['z'\] not among the 1 characters"):
+        Characters(["a"]).encode(["az"])

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from attnbook import plotting
+
+
+@pytest.fixture(autouse=True)
+def house_style():
+    with mpl.rc_context({"backend": "agg"}):
+        plotting.style()
+        yield
+        plt.close("all")
+
+
+def words(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def test_chinese_dates_can_be_drawn():
+    figure, ax = plt.subplots()
+    ax.set_title("2026年11月22日星期日 一二三四五六")
+    figure.canvas.draw()  # a missing glyph warns, and a warning is an error
+
+
+def test_heatmap_names_rows_and_columns():
+    _, ax = plt.subplots()
+    plotting.heatmap(ax, torch.tensor([[0.0, 1.0], [0.25, 0.5]]), ["a", "b"], ["c", "d"])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["c", "d"]
+    assert words(ax) == []
+
+
+def test_values_are_readable_in_their_cells():
+    _, ax = plt.subplots()
+    matrix = torch.tensor([[0.0, 1.0], [0.25, 2 / 3]], requires_grad=True)
+    plotting.heatmap(ax, matrix, ["a", "b"], ["c", "d"], values=True)
+    assert words(ax) == ["0", "1", "0.25", "0.67"]
+    assert [text.get_color() for text in ax.texts[:2]] == ["white", "black"]  # on dark, on light
+
+
+def test_signed_map_is_centred_at_zero():
+    _, ax = plt.subplots()
+    plotting.heatmap(ax, torch.tensor([[-2.0, 1.0]]), ["a"], ["c", "d"], signed=True)
+    assert ax.images[0].get_clim() == (-2, 2)
+
+
+def test_stages_show_the_shapes_of_what_they_are_given():
+    figure = plotting.stages([("x", torch.zeros(3, 2)), "times W", ("y", torch.ones(3, 4))])
+    left, arrow, right = figure.axes
+    assert (left.get_title(loc="center"), left.get_xlabel()) == ("x", "(3, 2)")
+    assert (right.get_title(loc="center"), right.get_xlabel()) == ("y", "(3, 4)")
+    assert "times W" in words(arrow)
+
+
+def test_band_is_one_standard_deviation_either_side():
+    _, ax = plt.subplots()
+    runs = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    plotting.band(ax, [0, 1], runs, "label", 1)
+    assert ax.lines[0].get_ydata().tolist() == [2, 4]
+    low, high = (ax.collections[0].get_paths()[0].vertices[:, 1].min(), runs.std(0)[1] + 4)
+    assert low == pytest.approx(2 - 2**0.5) and high == pytest.approx(4 + 8**0.5)
+
+
+def documented(x: int) -> int:
+    """Say what it does."""
+    # why it does it
+    return x + 1
+
+
+class Documented:
+    """A class."""
+
+    def method(self) -> None:
+        """Do nothing."""
+
+
+def test_show_source_leaves_out_docstrings_and_nothing_else():
+    shown = plotting.show_source(documented).data
+    assert shown == (
+        "```python\ndef documented(x: int) -> int:\n    # why it does it\n    return x + 1\n```"
+    )
+    assert '"""' not in plotting.show_source(Documented).data
+    assert plotting.show_source(Documented.method).data.startswith("```python\ndef method")

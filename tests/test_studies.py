@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnbook import studies
+from attnbook.datasets import Characters, date_pairs
+from attnbook.studies import dates, scaling, stored
+
+NAMES = sorted(
+    path.stem for path in Path(studies.__file__).parent.glob("*.py") if path.stem != "__init__"
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quick_version_runs_and_stores_nothing(name, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(studies, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, "--quick"])
+    study = importlib.import_module(f"attnbook.studies.{name}")
+    studies.main(study.run, full=study.FULL, quick=study.QUICK)
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == {"settings", "results", "seconds", "device", "versions", "commit"}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_version_is_stored_with_what_made_it(name):
+    study, record = importlib.import_module(f"attnbook.studies.{name}"), stored(name)
+    assert record["settings"] == study.FULL
+    assert record["seconds"] > 0 and record["commit"] and record["versions"]["torch"]
+
+
+def test_full_version_is_written_beside_the_study(monkeypatch, tmp_path, capsys):
+    def run(*, seeds: int) -> dict[str, int]:
+        """Count the seeds."""
+        return {"counted": seeds}
+
+    monkeypatch.setattr(studies, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["test"])
+    studies.main(run, full={"seeds": 3}, quick={"seeds": 1})
+    assert stored("test_studies")["results"] == {"counted": 3}
+    assert studies.commit() == "unknown"  # no repository here
+
+
+def test_a_study_that_is_not_stored():
+    with pytest.raises(ValueError, match=r"no study named 'nothing' is stored; there are \['"):
+        stored("nothing")
+
+
+def test_translator_sees_no_padding_and_no_future(device):
+    pairs = date_pairs(8)
+    characters = Characters([p.chinese for p in pairs]), Characters([p.english for p in pairs])
+    source = characters[0].encode([pair.chinese for pair in pairs]).to(device)
+    target = characters[1].encode([pair.english for pair in pairs]).to(device)
+    model = dates.Translator(*characters).to(device)
+    logits, weights = model.attend(source, target[:, :-1])
+    assert weights.shape == (8, target.shape[1] - 1, source.shape[1])
+    assert (weights.mT[source == Characters.padding] == 0).all()
+    changed = target[:, :-1].clone()
+    changed[:, 5:] = Characters.end
+    torch.testing.assert_close(model(source, changed)[:, :5], logits[:, :5])
+    only_start = torch.zeros(1, 1, source.shape[1], dtype=torch.bool, device=device)
+    only_start[..., 0] = True
+    _, weights = model.attend(source, target[:, :-1], only_start)
+    assert (weights[..., 0] == 1).all()
+
+
+def test_alignment_of_a_perfect_reader(device):
+    """A model that looks exactly where it should scores 1 on every part that has a place."""
+    pairs = date_pairs(20)
+    characters = Characters([p.chinese for p in pairs]), Characters([p.english for p in pairs])
+    source = characters[0].encode([pair.chinese for pair in pairs])
+    target = characters[1].encode([pair.english for pair in pairs])
+    weights = torch.zeros(20, target.shape[1] - 1, source.shape[1])
+    for n, pair in enumerate(pairs):
+        numbers = [str(pair.date.year), str(pair.date.month), str(pair.date.day)]
+        ends = [1 + sum(len(m) + 1 for m in numbers[: k + 1]) for k in range(3)]
+        month, rest = pair.english.split(" ", 1)
+        day, _ = rest.split(", ")
+        weights[n, : len(month), ends[1] - 2] = 1
+        weights[n, len(month) + 1 : len(month) + 1 + len(day), ends[2] - 2] = 1
+        weights[n, len(pair.english) - 4 : len(pair.english), 1] = 1
+
+    class Perfect:
+        def attend(self, source, written, mask=None):
+            return torch.zeros(*weights.shape[:2], 3), weights
+
+    found = dates.alignment(Perfect(), pairs, source, target)
+    for part in found.values():
+        assert part == {
+            "largest weight on the field": 1,
+            "weight on the field": 1,
+            "changed when hidden": 0,
+        }
+    pairs[0] = pairs[0].__class__(pairs[0].date, "full", "today", "today")
+    with pytest.raises(ValueError, match="'today'"):
+        dates.alignment(Perfect(), pairs, source, target)
+
+
+def test_lookups_have_an_answer():
+    asked, keys, values, answer = scaling.lookups(50, torch.Generator().manual_seed(0))
+    assert all(len(set(row.tolist())) == scaling.PAIRS for row in keys)
+    assert torch.equal(values[keys == asked], answer)
+
+
+def test_steps_to():
+    assert scaling.steps_to([0.1, 0.95, 0.5], 0.9) == 50
+    assert scaling.steps_to([0.1], 0.9) is None

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from attnbook.timing import paired_times, ratio
+
+
+def test_every_function_is_timed_in_every_round():
+    functions = {"short": lambda: time.sleep(0.002), "long": lambda: time.sleep(0.006)}
+    times = paired_times(functions, rounds=5, seconds=0.004)
+    assert {name: len(readings) for name, readings in times.items()} == {"short": 5, "long": 5}
+    assert all(reading >= 0.002 for reading in times["short"])
+    lower, middle, upper = ratio(times, "long", to="short")
+    assert 1 < lower <= middle <= upper
+
+
+def test_ratio_is_taken_round_by_round():
+    drifting = {"a": [1.0, 10.0, 100.0], "b": [2.0, 20.0, 200.0]}
+    assert ratio(drifting, "a", to="b") == (0.5, 0.5, 0.5)
+
+
+def test_one_round_has_no_spread():
+    with pytest.raises(ValueError, match="rounds=1: at least 2"):
+        paired_times({"nothing": lambda: None}, rounds=1)
