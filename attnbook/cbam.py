@@ -1,0 +1,171 @@
+"""CBAM: a gate for each channel of an image, then a gate for each place.
+
+Axes: b batch, c channels, h height, w width; pool, the ways of pooling: [mean, maximum].
+
+Paper: Woo et al. (2018), CBAM: Convolutional Block Attention Module,
+https://arxiv.org/abs/1807.06521; the authors' code: https://github.com/Jongchan/attention-module.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attnbook.eca import centred_padding
+from attnbook.squeeze_excitation import SqueezeExcitation, check_image, mean
+
+
+class ChannelAttention(SqueezeExcitation):
+    """CBAM's channel gate: squeeze-and-excitation that reads each channel's maximum as well.
+
+    s = sigmoid(MLP(mean of each channel) + MLP(maximum of each channel)),    output_c = s_c x_c
+
+    Both go through the same MLP(z) = W2 ReLU(W1 z), and `bias=True` adds the biases that the
+    authors' code has and their formula has not. Arguments, initial values and errors are those of
+    `SqueezeExcitation`.
+
+    >>> layer = ChannelAttention(channels=64, reduction=16)
+    >>> layer.gate(torch.randn(2, 64, 8, 8)).shape
+    torch.Size([2, 64, 1, 1])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        *,
+        hidden_channels: int | None = None,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            channels,
+            reduction,
+            hidden_channels=hidden_channels,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+
+    def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
+        """Return what each channel is multiplied by, (b, c, 1, 1).
+
+        Raises:
+            TypeError: x is not floating-point.
+            ValueError: x has a wrong number of axes or channels, or an empty side.
+        """
+        check_image(x, self.fc1.in_channels)
+        average = reduce(x, "b c h w -> b c", mean)
+        maximum = reduce(x, "b c h w -> b c", "max").to(average.dtype)
+        logits = self.mlp(rearrange([average, maximum], "pool b c -> pool b c"))
+        excited = torch.sigmoid(reduce(logits, "pool b c -> b c", "sum"))
+        return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
+
+
+class SpatialAttention(nn.Module):
+    """CBAM's spatial gate: one number between 0 and 1 for each place, shared by all channels.
+
+    s = sigmoid(BatchNorm(conv(mean over the channels, maximum over the channels)))
+
+    The convolution has 2 channels in and 1 out, a window of kernel_size x kernel_size, zeros
+    around the image and no bias. The batch normalisation is in the authors' code, not in their
+    formula; it starts as PyTorch's does, with weight 1, bias 0 and momentum 0.1 (theirs starts
+    with weight 0, so that every gate starts at 0.5, and has momentum 0.01). While training, `gate`
+    updates its running statistics as `forward` does.
+
+    Raises:
+        ValueError: kernel_size is even or below 1.
+
+    >>> layer = SpatialAttention(kernel_size=7)
+    >>> layer.gate(torch.randn(2, 64, 8, 8)).shape
+    torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        kernel_size: int = 7,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        padding = centred_padding(kernel_size)
+        conv = nn.Conv2d(2, 1, kernel_size, padding=padding, bias=False, device=device, dtype=dtype)
+        self.conv = nn.Sequential(
+            OrderedDict(conv=conv, bn=nn.BatchNorm2d(1, device=device, dtype=dtype))
+        )
+
+    def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+        """Return what each place is multiplied by, (b, 1, h, w).
+
+        Raises:
+            TypeError: x is not floating-point.
+            ValueError: x has a wrong number of axes, or an empty side.
+        """
+        check_image(x)
+        average = reduce(x, "b c h w -> b h w", "mean")
+        maximum = reduce(x, "b c h w -> b h w", "max")
+        logits = self.conv(rearrange([average, maximum], "pool b h w -> b pool h w"))
+        return torch.sigmoid(logits).to(x.dtype)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return x times its gate."""
+        return x * self.gate(x)
+
+
+class CBAM(nn.Module):
+    """Gate the channels, then gate the places of what is left.
+
+    x' = channel gate of x * x,    output = spatial gate of x' * x'
+
+    Eqs. 1 to 3 of the paper. `reduction`, `hidden_channels` and `bias` belong to the channel gate,
+    `kernel_size` to the spatial gate; initial values are theirs.
+
+    Raises:
+        ValueError: the bottleneck would have no channel, or kernel_size is even or below 1.
+
+    >>> layer = CBAM(channels=64)
+    >>> x = torch.randn(2, 64, 8, 8)
+    >>> layer(x).shape, layer.gate(x).shape
+    (torch.Size([2, 64, 8, 8]), torch.Size([2, 64, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        *,
+        hidden_channels: int | None = None,
+        kernel_size: int = 7,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.channel = ChannelAttention(
+            channels,
+            reduction,
+            hidden_channels=hidden_channels,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+        self.spatial = SpatialAttention(kernel_size, device=device, dtype=dtype)
+
+    def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return what each channel is multiplied by at each place: the product of the two gates.
+
+        The spatial gate is that of x after its channels have been gated. `forward` computes
+        x * gate in the paper's order, (x * channel) * spatial: the same up to rounding.
+        """
+        channel = self.channel.gate(x)
+        return channel * self.spatial.gate(x * channel)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return x after both gates."""
+        return self.spatial(self.channel(x))
