@@ -26,6 +26,9 @@ MATHJAX = [
     "sre/mathmaps/en.json",
 ]
 
+# Chinese characters, their punctuation and their full-width forms.
+HAN = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
+
 
 def mathjax_folder() -> Path:
     """Return the folder of MathJax 3 in the installed package django-static-mathjax."""
@@ -65,15 +68,24 @@ def _body(script: object) -> str:
     return str(getattr(script, "attributes", {}).get("body", ""))
 
 
-def mend_signatures(
+def mend_body(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Write the parameters of a long signature as <div>s; Sphinx leaves <dl>s without a <dt>."""
-    context["body"] = re.sub(
+    """Make the page's HTML say what it is, for those who hear it.
+
+    The parameters of a long signature become <div>s, where Sphinx leaves a <dl> without a <dt>.
+    Chinese becomes <span lang="zh-Hans">, except in formulas, known by their backslash.
+    """
+    body = re.sub(
         r'<dt class="sig .*?</dt>',
         lambda signature: re.sub(r"<(/?)d[ld]>", r"<\1div>", signature[0]),
         context.get("body", ""),
         flags=re.DOTALL,
+    )
+    context["body"] = re.sub(
+        rf">[^<\\]*{HAN}[^<\\]*(?=<)",
+        lambda text: re.sub(rf"{HAN}+", r'<span lang="zh-Hans">\g<0></span>', text[0]),
+        body,
     )
 
 
@@ -101,7 +113,7 @@ def _paragraph_as_rst(paragraph: list[str]) -> list[str]:
     if paragraph[0].lstrip().startswith(">>>"):
         return paragraph
     if not paragraph[0].endswith(":") and not paragraph[-1].endswith((".", ":")):
-        return ["::", "", *("    " + line for line in paragraph)]
+        return [".. code-block:: text", "", *("    " + line for line in paragraph)]
     return [_escape(line) for line in paragraph]
 
 
@@ -117,6 +129,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect these steps to Sphinx."""
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
     app.connect("html-page-context", drop_thebe, priority=900)
-    app.connect("html-page-context", mend_signatures)
+    app.connect("html-page-context", mend_body)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
