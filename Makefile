@@ -141,7 +141,7 @@ requirements:
 	@rm -rf $(VENV)-new && $(PYTHON) -m venv $(VENV)-new
 	@sed '/^# All that these need/q' requirements.txt >$(VENV)-new/requirements.txt
 	@$(VENV)-new/bin/pip install -r $(VENV)-new/requirements.txt
-	@$(VENV)-new/bin/pip freeze | sed 's/+[a-z0-9.]*$$//' | grep -viFf <(sed -n 's/\(\[.*\]\)*==.*/==/p' $(VENV)-new/requirements.txt) \
+	@$(VENV)-new/bin/pip freeze --all --exclude pip | sed 's/+[a-z0-9.]*$$//' | grep -viFf <(sed -n 's/\(\[.*\]\)*==.*/==/p' $(VENV)-new/requirements.txt) \
 		>>$(VENV)-new/requirements.txt
 	@mv $(VENV)-new/requirements.txt requirements.txt && rm -rf $(VENV)-new
 
