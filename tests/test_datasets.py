@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from attnbook.datasets import Characters, date_pairs, digits, photograph
+from attnbook.datasets import Characters, date_pairs, digits, mnist, photograph
 
 
 def test_digits_are_the_whole_set_on_a_scale_from_0_to_1():
@@ -65,3 +65,12 @@ def test_characters_round_trip():
 def test_unknown_character():
     with pytest.raises(ValueError, match=r"\['z'\] not among the 1 characters"):
         Characters(["a"]).encode(["az"])
+
+
+def test_mnist_is_a_tenth_of_each_digit_on_a_scale_from_0_to_1():
+    images, labels = mnist()
+    assert images.shape == (5000, 28, 28) and images.dtype == torch.float32
+    assert images.min() == 0 and images.max() == 1
+    assert labels.bincount().tolist() == [500] * 10
+    assert images[:, :2].mean() < 0.01 < images[:, 13:15].mean()  # ink in the middle, upright
+    assert 0.12 < images.mean() < 0.14
