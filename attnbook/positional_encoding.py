@@ -1,0 +1,417 @@
+"""Positional encodings: five ways of telling attention where in the sequence something stands.
+
+Two are added to the input (sinusoidal, learned), one turns queries and keys (rotary), one is added
+to the scores (ALiBi), one follows a differential equation along the positions (FLOATER).
+
+Axes: n positions, d features, of which d / 2 pairs; h heads, i queries, j keys.
+
+Papers: Vaswani et al. (2017), section 3.5, https://arxiv.org/abs/1706.03762 (sinusoidal, learned);
+Su et al. (2021), https://arxiv.org/abs/2104.09864 (rotary);
+Press, Smith and Lewis (2021), https://arxiv.org/abs/2108.12409 (ALiBi);
+Liu et al. (2020), https://arxiv.org/abs/2003.09229 (FLOATER).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float, Real
+from torch import Tensor, nn
+
+from attnbook.attention import _check_inputs, check_features
+
+
+def sinusoidal_encoding(
+    length: int,
+    dim: int,
+    *,
+    base: float = 10_000.0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "length dim"]:
+    """Return a vector for each position, made of the sines and cosines of dim / 2 clock hands.
+
+    PE(p, 2i) = sin(p / base^(2i / dim)),    PE(p, 2i + 1) = cos(p / base^(2i / dim))
+
+    Vaswani et al., section 3.5. The wavelengths grow from 2 pi to 2 pi base^((dim - 2) / dim).
+    A step of k positions turns each (sin, cos) pair by a fixed angle: PE(p + k) = R_k PE(p).
+    Half types are rounded from float32.
+
+    Raises:
+        ValueError: dim is odd or below 2, or base is not above 0.
+
+    >>> sinusoidal_encoding(2, 4)
+    tensor([[0.0000, 1.0000, 0.0000, 1.0000],
+            [0.8415, 0.5403, 0.0100, 0.9999]])
+    """
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    positions = torch.arange(length, device=device, dtype=torch.promote_types(dtype, torch.float32))
+    angles = rotary_angles(positions, dim, base)
+    return rearrange([angles.sin(), angles.cos()], "two n pair -> n (pair two)").to(dtype)
+
+
+class SinusoidalEncoding(nn.Module):
+    """Add the sinusoidal encoding to a sequence: x + PE.
+
+    It has neither parameters nor buffers, so `device` and `dtype`, taken as by every module, change
+    nothing: the encoding is computed where x is and in its type. The paper scales its token
+    embeddings by sqrt(dim) first, so that they are not drowned; that is left to the caller.
+
+    >>> SinusoidalEncoding(4)(torch.zeros(1, 2, 4))
+    tensor([[[0.0000, 1.0000, 0.0000, 1.0000],
+             [0.8415, 0.5403, 0.0100, 0.9999]]])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_pairs(dim, base=10_000.0)
+        self.dim = dim
+
+    def forward(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
+        """Return x + PE, (..., n, d); ValueError if x has other than `dim` features."""
+        _check_inputs(x=x)
+        check_features("x", x, self.dim)
+        return x + sinusoidal_encoding(x.shape[-2], self.dim, device=x.device, dtype=x.dtype)
+
+    def extra_repr(self) -> str:
+        """Say in `print(module)` how many features it expects."""
+        return f"{self.dim}"
+
+
+class LearnedEncoding(nn.Module):
+    """Add a learned vector for each position: x + table[0..n-1].
+
+    The table is (max_length, dim) and starts, as nn.Embedding does, from a normal distribution with
+    mean 0 and standard deviation 1. It has nothing to say about positions from max_length on.
+    Vaswani et al., section 3.5 and table 3 (E).
+
+    >>> LearnedEncoding(max_length=5, dim=8)(torch.randn(2, 3, 8)).shape
+    torch.Size([2, 3, 8])
+    """
+
+    def __init__(
+        self,
+        max_length: int,
+        dim: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.table = nn.Embedding(max_length, dim, device=device, dtype=dtype)
+
+    def forward(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
+        """Return x + table, (..., n, d).
+
+        Raises:
+            ValueError: x is longer than the table, or has another number of features.
+        """
+        _check_inputs(x=x)
+        check_features("x", x, self.table.embedding_dim)
+        length, max_length = x.shape[-2], self.table.num_embeddings
+        if length > max_length:
+            raise ValueError(
+                f"x has {length} positions, but the table was made for max_length={max_length}: "
+                "a learned encoding cannot be read past its last row"
+            )
+        return x + self.table.weight[:length].to(x.dtype)
+
+
+def rotary_angles(
+    positions: Real[Tensor, "*batch n"], dim: int, base: float = 10_000.0
+) -> Float[Tensor, "*batch n pair"]:
+    """Return the angle, in radians, by which each of the dim / 2 pairs turns at each position.
+
+    angle(p, i) = p / base^(2i / dim),    i = 0 .. dim / 2 - 1
+
+    Su et al. count i from 1 and write -2(i - 1) / dim in the exponent. The angles are float32, or
+    float64 for positions in float64, whatever is rotated: bfloat16 has no number between 256 and
+    258, so there angles are wrong by whole radians.
+
+    Raises:
+        TypeError: the positions are in a half type, which has rounded them already.
+        ValueError: dim is odd or below 2, or base is not above 0.
+
+    >>> rotary_angles(torch.arange(3), dim=4)
+    tensor([[0.0000, 0.0000],
+            [1.0000, 0.0100],
+            [2.0000, 0.0200]])
+    """
+    _check_pairs(dim, base)
+    _check_precision("positions", positions)
+    dtype = torch.promote_types(positions.dtype, torch.float32)
+    exponents = torch.arange(0, dim, 2, device=positions.device, dtype=dtype) / dim
+    # Not a matrix product, which autocast would take in half precision.
+    return rearrange(positions.to(dtype), "... n -> ... n 1") * base**-exponents
+
+
+def rotate(
+    x: Float[Tensor, "*batch n d"], angles: Float[Tensor, "*#batch n pair"]
+) -> Float[Tensor, "*batch n d"]:
+    """Turn each pair of neighbouring features of x, (x_0, x_1), (x_2, x_3) ..., by its angle.
+
+    (a, b) -> (a cos - b sin, a sin + b cos)
+
+    Norms are kept, and the product of a query at m with a key at n depends on m - n only.
+    `angles` is (n, d / 2), or has as many axes as x, with 1 where it is shared. Computed in
+    float32 at least; the result has the dtype of x.
+
+    This is the interleaved layout of Su et al. The half layout pairs feature i with feature
+    i + d / 2; it computes the same on features sorted into the even and then the odd ones:
+    half(sort(x)) = sort(rotate(x)) with sort = rearrange(x, "... (pair two) -> ... (two pair)",
+    two=2). Sorting the rows of W_q and W_k so, head by head, moves weights from one to the other.
+
+    Raises:
+        TypeError: the angles are in a half type.
+        ValueError: the angles fit neither the features nor the positions of x, or have another
+            number of axes.
+
+    >>> rotate(torch.tensor([[1.0, 0.0]]), torch.tensor([[math.pi / 6]]))
+    tensor([[0.8660, 0.5000]])
+    """
+    _check_precision("angles", angles)
+    if x.shape[-1] != 2 * angles.shape[-1]:
+        raise ValueError(
+            f"x has {x.shape[-1]} features, but the angles turn {2 * angles.shape[-1]} "
+            f"({angles.shape[-1]} pairs)"
+        )
+    if (
+        angles.ndim not in (2, x.ndim)
+        or any(
+            size != full and size != 1  # noqa: PLR1714 (torch.compile misreads `in` with dynamic sizes)
+            for size, full in zip(angles.shape[-2::-1], x.shape[-2::-1], strict=False)
+        )
+    ):
+        raise ValueError(
+            f"angles of shape {tuple(angles.shape)} do not fit x of shape {tuple(x.shape)}: "
+            f"they need {x.shape[-2]} positions, and 2 or {x.ndim} axes, with 1 where shared"
+        )
+    dtype = torch.promote_types(x.dtype, angles.dtype)
+    cos, sin = angles.to(dtype).cos(), angles.to(dtype).sin()
+    cos = repeat(cos, "... pair -> ... (pair two)", two=2)
+    sin = rearrange([-sin, sin], "two ... pair -> ... (pair two)")
+    # The partner of each feature. Rolling a pair by one swaps it, in fewer passes over memory than
+    # taking the even and the odd features apart and interleaving them again.
+    partner = rearrange(x.to(dtype), "... (pair two) -> ... pair two", two=2).roll(1, dims=-1)
+    partner = rearrange(partner, "... pair two -> ... (pair two)")
+    return torch.addcmul(x.to(dtype) * cos, partner, sin).to(x.dtype)
+
+
+class RotaryEncoding(nn.Module):
+    """Rotate queries or keys by their positions: rotate(x, rotary_angles(positions, dim, base)).
+
+    Applied to queries and keys after their projection, never to values; `dim` is the number of
+    features of one head. Nothing is stored: angles are computed in float32 at every call, so there
+    is no cache to go stale and no buffer that `module.half()` could round. `device` and `dtype`,
+    taken as by every module, therefore change nothing. Su et al. (2021), section 3.
+
+    >>> rotary, query = RotaryEncoding(dim=4), torch.randn(2, 8, 5, 4)
+    >>> torch.equal(rotary(query)[..., 3:, :], rotary(query[..., 3:, :], torch.arange(3, 5)))
+    True
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        base: float = 10_000.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_pairs(dim, base)
+        self.dim = dim
+        self.base = base
+
+    def forward(
+        self, x: Float[Tensor, "*batch n d"], positions: Real[Tensor, "*#batch n"] | None = None
+    ) -> Float[Tensor, "*batch n d"]:
+        """Return x rotated, (..., n, d).
+
+        `positions`, by default 0 .. n - 1, is (n,), or has one axis less than x with 1 where it is
+        shared: (batch, 1, n) for a position of its own for each sequence of (batch, heads, n, d).
+
+        Raises:
+            TypeError: x is not floating-point, or the positions are in a half type.
+            ValueError: a wrong number of features, or positions that do not fit x.
+        """
+        _check_inputs(x=x)
+        check_features("x", x, self.dim)
+        if positions is None:
+            positions = torch.arange(x.shape[-2], device=x.device)
+        return rotate(x, rotary_angles(positions, self.dim, self.base))
+
+    def extra_repr(self) -> str:
+        """Say in `print(module)` what it was made with."""
+        return f"{self.dim}, base={self.base}"
+
+
+def alibi_slopes(
+    num_heads: int,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, " h"]:
+    """Return the slope m of each head, a geometric sequence from 2^(-8 / h) down to 2^-8.
+
+    m_k = 2^(-8 k / h),    k = 1 .. h
+
+    That is for a power of two. For other numbers of heads, as in the authors' code: the slopes for
+    the nearest smaller power of two, followed by every other slope for twice that power. Press et
+    al., section 3.
+
+    Raises:
+        ValueError: num_heads is below 1.
+
+    >>> alibi_slopes(6)
+    tensor([0.2500, 0.0625, 0.0156, 0.0039, 0.5000, 0.1250])
+    """
+    if num_heads < 1:
+        raise ValueError(f"num_heads={num_heads} must be at least 1")
+    power = 2 ** int(math.log2(num_heads))
+    slopes = [2 ** (-8 * k / power) for k in range(1, power + 1)]
+    between = [2 ** (-8 * k / (2 * power)) for k in range(1, 2 * power, 2)]
+    return torch.tensor(slopes + between[: num_heads - power], device=device, dtype=dtype)
+
+
+def alibi_bias(
+    num_heads: int,
+    queries: int,
+    keys: int | None = None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "h queries keys"]:
+    """Return the bias that lowers a score in proportion to the distance of its key.
+
+    bias(h, i, j) = -m_h |i - j|
+
+    To be added to the scores, as `bias`. It is symmetric; with a causal mask it is the bias of
+    Press et al., section 3, who look back only. With fewer queries than keys the queries are the
+    last of the positions (lower right), as in `causal_mask`.
+
+    >>> alibi_bias(2, 2, 3)[0]
+    tensor([[-0.0625,  0.0000, -0.0625],
+            [-0.1250, -0.0625,  0.0000]])
+    """
+    keys = queries if keys is None else keys
+    query_positions = torch.arange(keys - queries, keys, device=device)
+    key_positions = torch.arange(keys, device=device)
+    distance = (rearrange(query_positions, "i -> i 1") - key_positions).abs()
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    slopes = alibi_slopes(num_heads, device=device, dtype=torch.promote_types(dtype, torch.float32))
+    # The distances are negated while they are integers: the diagonal is 0, not -0.
+    return (rearrange(slopes, "h -> h 1 1") * -distance).to(dtype)
+
+
+class FloaterEncoding(nn.Module):
+    """Position vectors that follow a learned differential equation from position to position.
+
+    dp/dt = f(t, p),    f(t, p) = W_2 [relu(W_1 [p; t] + b_1); t] + b_2
+
+    Position n stands at time n * step. Three starting points p(0), for query, key and value, move
+    under the same f, by Runge and Kutta's 3/8 rule in `substeps` steps from one position to the
+    next. Any length can be asked for; it costs 4 * substeps evaluations of f a position, one after
+    the other, and the path may grow exponentially with length * step: with initial values and a
+    step of 0.1 it is some 50 times as long at position 64 as at 0, with 0.01 hardly longer.
+    W_1 is (hidden_dim, dim + 1), W_2 is (dim, hidden_dim + 1). Initial values as in the authors'
+    code: Xavier-normal for W, 0 for b, Xavier-uniform for p(0), (3, dim).
+
+    Liu et al. (2020). The authors' code (github.com/xuanqing94/FLOATER) differs in this: a step is
+    0.01, the hidden layer as wide as dim; every layer has p(0) of its own and one f serves the
+    encoder; the vectors are added to query, key and value after their projections, beside a
+    sinusoidal encoding of the input; gradients come from the adjoint equation; and the path is
+    solved once for 255 positions and then kept for 400 updates, in which neither p(0) nor f learn.
+    Here it is solved at every call, differentiated through its steps, and meant for the inputs:
+
+        p_q, p_k, p_v = floater(length);  attention(x + p_q, x + p_k, x + p_v)
+
+    >>> floater = FloaterEncoding(dim=8)
+    >>> [tuple(p.shape) for p in floater(length=5)]
+    [(5, 8), (5, 8), (5, 8)]
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden_dim: int = 64,
+        step: float = 0.1,
+        substeps: int = 5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not step > 0 or substeps < 1:
+            raise ValueError(
+                f"step={step} must be above 0, and substeps={substeps} must be at least 1"
+            )
+        self.step = step
+        self.substeps = substeps
+        self.start = nn.Parameter(torch.empty(3, dim, device=device, dtype=dtype))
+        self.hidden = nn.Linear(dim + 1, hidden_dim, device=device, dtype=dtype)
+        self.output = nn.Linear(hidden_dim + 1, dim, device=device, dtype=dtype)
+        nn.init.xavier_uniform_(self.start)
+        for layer in (self.hidden, self.output):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def velocity(self, time: float, p: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Return f(time, p), in the dtype of p; both layers see the time as one feature more."""
+        hidden = _linear_in_time(self.hidden, p, time).relu()
+        return _linear_in_time(self.output, hidden, time)
+
+    def forward(
+        self, length: int
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Return p_q, p_k and p_v, each (length, dim); ValueError if length is negative."""
+        if length < 0:
+            raise ValueError(f"length={length} must be at least 0")
+        # A half type would lose the small steps: they are summed in float32 at least.
+        p = self.start.to(torch.promote_types(self.start.dtype, torch.float32))
+        h = self.step / self.substeps
+        path = [p]
+        for n in range((length - 1) * self.substeps):
+            t = n * h
+            k1 = self.velocity(t, p)
+            k2 = self.velocity(t + h / 3, p + h * k1 / 3)
+            k3 = self.velocity(t + h * 2 / 3, p + h * (k2 - k1 / 3))
+            k4 = self.velocity(t + h, p + h * (k1 - k2 + k3))
+            p = p + h * (k1 + 3 * k2 + 3 * k3 + k4) / 8
+            if (n + 1) % self.substeps == 0:
+                path.append(p)
+        p_q, p_k, p_v = rearrange(path, "n three d -> three n d").to(self.start.dtype)
+        return p_q[:length], p_k[:length], p_v[:length]
+
+    def extra_repr(self) -> str:
+        """Say in `print(module)` how the equation is solved."""
+        return f"step={self.step}, substeps={self.substeps}"
+
+
+def _linear_in_time(layer: nn.Linear, x: Tensor, time: float) -> Tensor:
+    with_time = F.pad(x, (0, 1), value=time)
+    return F.linear(with_time, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
+def _check_pairs(dim: int, base: float) -> None:
+    if dim < 2 or dim % 2 != 0:
+        raise ValueError(f"dim={dim} must be an even number from 2 on: features turn in pairs")
+    if not base > 0:
+        raise ValueError(f"base={base} must be above 0: its powers are the wavelengths")
+
+
+def _check_precision(name: str, tensor: Tensor) -> None:
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        raise TypeError(
+            f"{name} has dtype {tensor.dtype}, too coarse for long sequences; "
+            "use torch.float32 (what is rotated may be in any floating-point type)"
+        )
