@@ -12,7 +12,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from cycler import cycler
+from einops import rearrange, repeat
 from IPython.display import Markdown
+from jaxtyping import Float
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +38,7 @@ def style() -> None:
     family = font_manager.FontProperties(fname=chinese).get_name()
     with warnings.catch_warnings():  # the notebook's own backend sets this off
         warnings.simplefilter("ignore", DeprecationWarning)
-        InlineBackend.instance().print_figure_kwargs = {}  # no cropping: all figures one width
+        InlineBackend.instance().print_figure_kwargs = {"bbox_inches": None}  # all one width
     plt.rcParams.update(
         {
             "axes.grid": False,
@@ -140,6 +142,27 @@ def band(ax: Axes, x: Sequence[float], runs: Tensor, label: str, number: int) ->
         markevery=every,
     )  # fmt: skip
     ax.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.2, linewidth=0)
+
+
+def lit(photo: Float[Tensor, "color y x"], weights: Float[Tensor, "row column"]) -> Tensor:
+    """Return the photograph, (y, x, color), lit by a map of weights and dark where they are 0."""
+    light = weights.detach() / weights.detach().max()
+    size = photo.shape[1] // light.shape[0], photo.shape[2] // light.shape[1]
+    light = repeat(light, "row column -> (row y) (column x) 1", y=size[0], x=size[1])
+    return rearrange(photo, "color y x -> y x color") * (0.08 + 0.92 * light)
+
+
+def gallery(rows: dict[str, tuple[Tensor, Sequence[object]]], *, figure: Figure) -> None:
+    """Draw rows of grey pictures: for each row's name its pictures and a title for each of them."""
+    columns = max(len(pictures) for pictures, _ in rows.values())
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, (pictures, titles)) in zip(axes, rows.items(), strict=True):
+        line[0].text(-0.15, 0.5, name, ha="right", va="center", transform=line[0].transAxes)
+        for ax in line:
+            ax.axis("off")
+        for ax, picture, title in zip(line, pictures.numpy(), titles, strict=False):
+            ax.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
+            ax.set_title(str(title), loc="center", fontsize=9, fontweight="normal")
 
 
 def show_source(thing: Callable[..., Any] | type) -> Markdown:
