@@ -95,12 +95,14 @@ types: $(VENV)/attnbook.done
 	@echo '== types'
 	@pyright --pythonpath $(BIN)/python
 
+# Its limit is in seconds of a processor, so that a busy machine does not count.
 site: $(VENV)/attnbook.done
 	@echo '== site'
-	@start=$$SECONDS; jupyter-book build . -q -W -n --keep-going >$(VENV)/site.log 2>&1 \
+	@TIMEFORMAT='%U %S %R'; \
+	spent=$$({ time jupyter-book build . -q -W -n --keep-going >$(VENV)/site.log 2>&1; } 2>&1) \
 		|| { cat $(VENV)/site.log; exit 1; }; \
-	echo "built in $$((SECONDS - start)) s"; \
-	test $$((SECONDS - start)) -lt 60 || { echo 'The site must be built in less than 60 s.'; exit 1; }
+	echo "$$spent" | awk '{print "built in " $$3 " s"} \
+		$$1 + $$2 > 60 {print "The site took more than 60 s of one processor."; exit 1}'
 
 # Tests and doctests; every statement and branch of the package but 2 % is run.
 unit: $(VENV)/attnbook.done
