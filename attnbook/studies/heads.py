@@ -17,6 +17,9 @@ from attnbook.transformer import Encoder, SentenceEncoder
 MEASURES = ("itself", "previous", "next", "[CLS]", "[SEP]", "itself, words only",
             "previous, words only", "next, words only")  # fmt: skip
 
+EXAMPLE = "The following methods can be defined to implement container objects."
+EXAMPLE_HEADS = ((1, 3), (2, 9), (3, 8))  # layer and head, counted from 1
+
 
 def sentences(count: int) -> list[str]:
     """Return `count` different sentences of 8 to 30 plain words, drawn with a fixed seed."""
@@ -54,6 +57,17 @@ def count_looks(encoder: Encoder, texts: list[Tensor]) -> Float[Tensor, "text me
     return torch.stack([looks(encoder.attend(text)[1][0]) for text in texts])
 
 
+@torch.no_grad()
+def example(published: SentenceEncoder) -> dict[str, Any]:
+    """Return the words of EXAMPLE and the weights, (queries, keys), that three heads give them."""
+    weights = published.encoder.attend(published.tokenize([EXAMPLE])[0])[1][0]
+    shown = {f"layer {a}, head {b}": weights[a - 1, b - 1] for a, b in EXAMPLE_HEADS}
+    return {"words": published.tokenizer.encode(EXAMPLE).tokens} | {
+        name: [[round(weight, 3) for weight in row] for row in matrix.tolist()]
+        for name, matrix in shown.items()
+    }
+
+
 def run(*, count: int) -> dict[str, Any]:
     """Count, sentence by sentence, with the published weights and with random ones."""
     published = SentenceEncoder()
@@ -67,6 +81,7 @@ def run(*, count: int) -> dict[str, Any]:
         "words and parts of words": int((lengths - 2).sum()),
         "even": round((1 / lengths).mean().item(), 4),
         "even, words only": round((1 / (lengths - 2)).mean().item(), 4),
+        "example": example(published),
         "published": rounded(found.mean(0)),
         "random weights": rounded(count_looks(control, texts).mean(0)),
         "largest difference between halves": round(halves.abs().max().item(), 4),
