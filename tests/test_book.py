@@ -455,7 +455,7 @@ def test_common_markdown_may_use_what_looks_like_myst():
 
 def test_there_is_one_address():
     """`make repository` writes it everywhere; this holds what it wrote together."""
-    shape = re.compile(r"https://github\.com/[\w.-]+/attnbook(?![\w-])")
+    shape = re.compile(r"(?<!URL=)https://github\.com/[\w.-]+/attnbook(?![\w-])")
     for path in notebooks.addressed():
         assert set(shape.findall(path.read_text(encoding="utf-8"))) <= {address()}, path
 
