@@ -91,7 +91,7 @@ class CosineScore(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if init_scale <= 0:
+        if not init_scale > 0:
             raise ValueError(f"init_scale={init_scale} must be above 0: its logarithm is learned")
         self.log_scale = nn.Parameter(
             torch.full((), math.log(init_scale), device=device, dtype=dtype)
@@ -194,8 +194,8 @@ def attend(
 
     Raises:
         TypeError: an input is not floating-point, the dtypes differ, or the mask is not boolean.
-        ValueError: an input has fewer than two axes, key and value differ in length, or mask or
-            bias do not broadcast to the scores.
+        ValueError: an input has fewer than two axes, key and value differ in length, the batch
+            axes do not broadcast, or mask or bias do not broadcast to the scores.
 
     >>> query, key, value = torch.randn(2, 8), torch.randn(5, 8), torch.randn(5, 3)
     >>> context, weights = attend(query, key, value)
@@ -240,7 +240,8 @@ def padding_mask(lengths: Int[Tensor, " batch"], keys: int) -> Bool[Tensor, "bat
 
     Raises:
         TypeError: the lengths are not integers.
-        ValueError: a length is negative or above `keys` (not checked inside torch.compile).
+        ValueError: a length is negative or above `keys` (checked where lengths have values: not
+            inside torch.compile, nor on the meta device).
 
     >>> padding_mask(torch.tensor([1, 3]), keys=3)
     tensor([[[ True, False, False]],
@@ -249,7 +250,7 @@ def padding_mask(lengths: Int[Tensor, " batch"], keys: int) -> Bool[Tensor, "bat
     """
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise TypeError(f"lengths has dtype {lengths.dtype}, not an integer type")
-    if not torch.compiler.is_compiling() and lengths.numel() > 0:
+    if lengths.numel() > 0 and not (torch.compiler.is_compiling() or lengths.is_meta):
         shortest, longest = lengths.aminmax()
         if shortest < 0 or longest > keys:
             raise ValueError(
@@ -368,3 +369,8 @@ def _check_inputs(**inputs: Tensor) -> None:
             raise TypeError(f"{name} has dtype {x.dtype} but {first} has {inputs[first].dtype}")
         if x.ndim < 2:
             raise ValueError(f"{name} has {x.ndim} axes, but needs at least 2: (rows, features)")
+    batches = {name: tuple(x.shape[:-2]) for name, x in inputs.items()}
+    try:
+        torch.broadcast_shapes(*batches.values())
+    except RuntimeError as error:
+        raise ValueError(f"the batch axes do not broadcast to each other: {batches}") from error

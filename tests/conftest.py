@@ -1,14 +1,21 @@
-"""What every test file shares: the devices to run on, a fixed seed, and an importable torchvision."""
+"""What all test files share: the devices, a fixed seed, hypothesis' settings, the two runs."""
 
 import sys
 
 import pytest
 import torch
+from hypothesis import settings
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
+# The same examples on every run and machine: a reader's test run fails for what the reader changed.
+# No deadline: the first call of a kernel may take a second.
+settings.register_profile("attnbook", max_examples=25, deadline=None, derandomize=True)
+settings.load_profile("attnbook")
 
-@pytest.fixture(params=DEVICES)
+
+# One device for the whole session, since hypothesis runs many examples in one test.
+@pytest.fixture(scope="session", params=DEVICES)
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
@@ -16,6 +23,20 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With jaxtyping's import hook run the tests marked `shapes`, without it all the others.
+
+    The hook raises its own errors before the package raises its own, and does not compile.
+    """
+    hooked = config.getoption("jaxtyping_packages") is not None
+    kept, deselected = [], []
+    for item in items:
+        marked = item.get_closest_marker("shapes") is not None
+        (kept if marked == hooked else deselected).append(item)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +47,11 @@ def torchvision() -> None:
     are not even declared; declaring them is enough, since no test calls them.
     """
     try:
-        import torchvision
+        import torchvision  # noqa: PLC0415 (the import is what is tried)
     except RuntimeError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         torch.library.define("torchvision::nms", boxes)
         torch.library.define("torchvision::qnms", boxes)
-        import torchvision  # noqa: F401
+        import torchvision  # noqa: F401, PLC0415 (and tried again)

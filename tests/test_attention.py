@@ -1,0 +1,653 @@
+"""attention.py: against PyTorch, against its formulas, by its properties, and in every setting."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import pickle
+import re
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
+from torch.testing import assert_close
+
+from attnbook import (
+    AdditiveScore,
+    CosineScore,
+    CrossAttention,
+    attend,
+    causal_mask,
+    cosine_score,
+    dot_product_score,
+    masked_softmax,
+    padding_mask,
+)
+
+HALF = [torch.float16, torch.bfloat16]
+FLOATS = [torch.float64, torch.float32, *HALF]
+
+
+def random_inputs(device, *batch, queries=3, keys=5, features=4, dtype=torch.float64):
+    return [
+        torch.randn(*batch, rows, features, dtype=dtype).to(device).requires_grad_()
+        for rows in (queries, keys, keys)
+    ]
+
+
+def random_mask(device, *shape, density=0.6):
+    return (torch.rand(shape) < density).to(device)
+
+
+def output_and_gradients(path, inputs, **kwargs):
+    output = path(*inputs, **kwargs)
+    return output, *torch.autograd.grad(output.square().sum(), inputs)
+
+
+# The three ways to a context. CrossAttention gets projections that read the query off its one
+# input, and key and value off the two halves of its other, so that all three take the same tensors.
+def cross_attention_of(query, key, value):
+    dim = query.shape[-1]
+    eye = torch.eye(2 * dim, device=query.device, dtype=query.dtype)
+    cross = CrossAttention(dim, 2 * dim, bias=False, device=query.device, dtype=query.dtype)
+    weights = {"q_proj": eye[:dim, :dim], "k_proj": eye[:dim], "v_proj": eye[dim:]}
+    cross.load_state_dict({f"{name}.weight": weight for name, weight in weights.items()})
+    return cross, query, torch.cat([key, value], dim=-1)
+
+
+def by_attend(query, key, value, mask=None):
+    return attend(query, key, value, mask=mask)[0]
+
+
+def by_forward(query, key, value, mask=None):
+    cross, x, context = cross_attention_of(query, key, value)
+    return cross(x, context, mask)
+
+
+def by_attend_method(query, key, value, mask=None):
+    cross, x, context = cross_attention_of(query, key, value)
+    return cross.attend(x, context, mask)[0]
+
+
+every_path = pytest.mark.parametrize("path", [by_attend, by_forward, by_attend_method])
+
+
+# Agreement with PyTorch
+
+BACKENDS = {"default": nullcontext, "math": partial(sdpa_kernel, SDPBackend.MATH)}
+MASKS = {
+    "no mask": lambda device, batch: None,
+    "whole": lambda device, batch: random_mask(device, *batch, 3, 5),
+    "shared by the batch": lambda device, batch: random_mask(device, 3, 5),
+    "shared by the queries": lambda device, batch: random_mask(device, *batch, 1, 5),
+    "shared by the keys": lambda device, batch: random_mask(device, *batch, 3, 1),
+    "causal": lambda device, batch: causal_mask(3, 5, device=device),
+}
+
+
+@every_path
+@pytest.mark.parametrize("make_mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
+def test_context_and_gradients_are_those_of_pytorch(device, path, make_mask, batch, backend):
+    inputs, mask = random_inputs(device, *batch), make_mask(device, batch)
+    with backend():
+        expected = output_and_gradients(F.scaled_dot_product_attention, inputs, attn_mask=mask)
+    assert_close(output_and_gradients(path, inputs, mask=mask), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (3, 5), (2, 1, 5), (3, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["bias", "bias and mask"])
+def test_bias_is_added_to_the_scores_as_pytorch_does(device, shape, masked):
+    *inputs, bias = *random_inputs(device, 2), torch.randn(shape, dtype=torch.float64).to(device)
+    mask = random_mask(device, 3, 5) if masked else torch.ones(3, 5, dtype=torch.bool).to(device)
+    pytorchs = bias.masked_fill(~mask, -math.inf)
+    assert_close(
+        output_and_gradients(lambda *qkv: attend(*qkv, mask=mask, bias=bias)[0], inputs),
+        output_and_gradients(F.scaled_dot_product_attention, inputs, attn_mask=pytorchs),
+    )
+
+
+@pytest.mark.parametrize("queries", [1, 3, 5])
+def test_causal_mask_is_pytorchs_lower_right(device, queries):
+    inputs = random_inputs(device, 2, 1, queries=queries)
+    expected = F.scaled_dot_product_attention(*inputs, attn_mask=causal_lower_right(queries, 5))
+    assert_close(by_attend(*inputs, mask=causal_mask(queries, 5, device=device)), expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_cross_attention_is_pytorchs_after_its_three_projections(device, bias, masked):
+    cross = CrossAttention(4, 6, head_dim=8, bias=bias, device=device, dtype=torch.float64)
+    x, context = random_inputs(device, 2)[0], random_inputs(device, 2, features=6)[1]
+    mask = random_mask(device, 2, 3, 5) if masked else None
+    inputs = [x, context, *cross.parameters()]
+
+    def expected(x, context, *_):
+        query, key, value = cross.q_proj(x), cross.k_proj(context), cross.v_proj(context)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    result = output_and_gradients(expected, inputs)
+    assert_close(output_and_gradients(lambda *_: cross(x, context, mask), inputs), result)
+    assert_close(output_and_gradients(lambda *_: cross.attend(x, context, mask)[0], inputs), result)
+
+
+@every_path
+@pytest.mark.parametrize("batches", [((2, 1), (1, 3)), ((), (3,)), ((2,), ())], ids=str)
+def test_batch_axes_broadcast(device, path, batches):
+    queries, keys = batches
+    query, (_, key, value) = random_inputs(device, *queries)[0], random_inputs(device, *keys)
+    batch = torch.broadcast_shapes(queries, keys)
+    expanded = [x.expand(*batch, *x.shape[-2:]) for x in (query, key, value)]
+    assert_close(path(query, key, value), F.scaled_dot_product_attention(*expanded))
+
+
+def test_pytorchs_own_sample_inputs(device):
+    pytest.importorskip("expecttest")
+    methods = pytest.importorskip("torch.testing._internal.common_methods_invocations")
+    name = "nn.functional.scaled_dot_product_attention"
+    (op,) = [op for op in methods.op_db if op.name == name]
+    samples = [
+        sample
+        for sample in op.sample_inputs(device, torch.float64, requires_grad=False)
+        if sample.kwargs["dropout_p"] == 0
+    ]
+    assert samples
+    for sample in samples:
+        query, (key, value) = sample.input, sample.args
+        upper_left = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril().to(device)
+        mask = upper_left if sample.kwargs["is_causal"] else None
+        context, _ = attend(query, key, value, mask=mask, bias=sample.kwargs.get("attn_mask"))
+        assert_close(context, op(query, key, value, **sample.kwargs))
+
+
+# The scores: how each is made, how many features its keys have, and its formula for q and k
+
+SCORES = {
+    "dot product": (
+        lambda **kwargs: dot_product_score,
+        4,
+        lambda score, q, k: q @ k / math.sqrt(4),
+    ),
+    "cosine": (
+        lambda **kwargs: partial(cosine_score, scale=3.0),
+        4,
+        lambda score, q, k: 3.0 * (q @ k) / (q.norm() * k.norm()),
+    ),
+    "learned cosine": (
+        partial(CosineScore, 3.0),
+        4,
+        lambda score, q, k: 3.0 * (q @ k) / (q.norm() * k.norm()),
+    ),
+    "additive": (
+        partial(AdditiveScore, query_dim=4, key_dim=6, hidden_dim=8),
+        6,
+        lambda score, q, k: score.v.weight[0] @ torch.tanh(score.w.weight @ q + score.u.weight @ k),
+    ),
+}
+every_score = pytest.mark.parametrize("make, key_dim, formula", SCORES.values(), ids=SCORES)
+
+
+@every_score
+def test_score_is_its_formula_for_each_query_and_key(device, make, key_dim, formula):
+    score = make(device=device, dtype=torch.float64)
+    query = random_inputs(device, 2, 1)[0]
+    key = random_inputs(device, 1, 3, features=key_dim)[1]
+    scores = score(query, key)
+    assert scores.shape == (2, 3, 3, 5)
+    for a, b, i, j in itertools.product(range(2), range(3), range(3), range(5)):
+        assert_close(scores[a, b, i, j], formula(score, query[a, 0, i], key[0, b, j]))
+
+
+@every_score
+def test_attend_weights_the_values_by_any_score(device, make, key_dim, formula):
+    score = make(device=device, dtype=torch.float64)
+    query, _, value = random_inputs(device, 2)
+    key, mask = random_inputs(device, 2, features=key_dim)[1], random_mask(device, 2, 3, 5)
+    context, weights = attend(query, key, value, score=score, mask=mask)
+    assert_close(weights, masked_softmax(score(query, key), mask))
+    assert_close(context, weights @ value)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_cosine_of_a_zero_vector_is_zero(device, dtype):
+    query, key, _ = random_inputs(device, dtype=dtype)
+    assert not cosine_score(torch.zeros_like(query), key).any()
+    assert not cosine_score(query, torch.zeros_like(key)).any()
+
+
+def test_the_logarithm_of_the_cosines_scale_is_what_is_learned(device):
+    score, (query, key, _) = CosineScore(device=device), random_inputs(device, dtype=torch.float32)
+    scores = score(query, key)
+    (gradient,) = torch.autograd.grad(scores.sum(), score.log_scale)
+    assert_close(gradient, scores.sum())
+
+
+# Properties, on examples that hypothesis looks for
+
+
+@st.composite
+def problems(draw):
+    batch = draw(st.lists(st.integers(1, 2), max_size=2))
+    queries, keys, features = (draw(st.integers(1, 4)) for _ in range(3))
+    size, density = draw(st.sampled_from([0.0, 1.0, 1e6])), draw(st.sampled_from([0.0, 0.5, 1.0]))
+    torch.manual_seed(draw(st.integers(0, 999)))
+    query, key, value = random_inputs("cpu", *batch, queries=queries, keys=keys, features=features)
+    mask = random_mask("cpu", *batch, queries, keys, density=density)
+    return [x.detach() for x in (size * query, key, value, mask)]
+
+
+@given(problem=problems())
+def test_rows_sum_to_one_or_to_zero(device, problem):
+    query, key, _, mask = (x.to(device) for x in problem)
+    weights = masked_softmax(dot_product_score(query, key), mask)
+    assert (weights >= 0).all()
+    assert not weights[~mask].any()
+    assert_close(weights.sum(dim=-1), mask.any(dim=-1).double())
+
+
+@given(problem=problems(), constant=st.floats(-1e3, 1e3))
+def test_a_constant_added_to_a_rows_scores_changes_nothing(device, problem, constant):
+    query, key, _, mask = (x.to(device) for x in problem)
+    scores = dot_product_score(query, key)
+    shift = constant * torch.randn(scores.shape[:-1], dtype=scores.dtype).to(device)[..., None]
+    assert_close(masked_softmax(scores + shift, mask), masked_softmax(scores, mask))
+
+
+@given(problem=problems())
+def test_minus_infinity_in_a_bias_acts_like_a_mask_and_together_with_one(device, problem):
+    *inputs, mask = (x.to(device) for x in problem)
+    inputs, other = [x.requires_grad_() for x in inputs], random_mask(device, *mask.shape)
+    bias = torch.zeros_like(mask, dtype=torch.float64).masked_fill(~mask, -math.inf)
+    for kwargs, both in [({"bias": bias}, mask), ({"bias": bias, "mask": other}, mask & other)]:
+        assert_close(
+            output_and_gradients(lambda *qkv, kwargs=kwargs: attend(*qkv, **kwargs)[0], inputs),
+            output_and_gradients(by_attend, inputs, mask=both),
+        )
+
+
+@every_path
+@given(problem=problems(), data=st.data())
+def test_a_masked_key_has_no_influence_and_no_gradient(device, path, problem, data):
+    *inputs, mask = (x.to(device) for x in problem)
+    query, key, value = (x.requires_grad_() for x in inputs)
+    hidden = data.draw(st.integers(0, key.shape[-2] - 1))
+    mask[..., hidden] = False
+    context, _, key_grad, value_grad = output_and_gradients(path, [query, key, value], mask=mask)
+    assert not key_grad[..., hidden, :].any()
+    assert not value_grad[..., hidden, :].any()
+    other = torch.zeros_like(key)
+    other[..., hidden, :] = 1e3
+    assert_close(path(query, key + other, value + other, mask), context)
+
+
+@every_path
+@given(problem=problems(), data=st.data())
+def test_the_order_of_keys_means_nothing_and_that_of_queries_passes_through(
+    device, path, problem, data
+):
+    query, key, value, mask = (x.to(device) for x in problem)
+    context = path(query, key, value, mask)
+    p = data.draw(st.permutations(range(key.shape[-2])))
+    assert_close(path(query, key[..., p, :], value[..., p, :], mask[..., p]), context)
+    p = data.draw(st.permutations(range(query.shape[-2])))
+    assert_close(path(query[..., p, :], key, value, mask[..., p, :]), context[..., p, :])
+
+
+# Limits and empty cases
+
+
+@every_path
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_a_query_that_may_see_nothing_gets_zeros_and_finite_gradients(device, path, dtype):
+    query, key, value = random_inputs(device, 2, dtype=dtype)
+    mask = torch.ones(2, 3, 5, dtype=torch.bool, device=device)
+    mask[0, 1] = mask[1] = False
+    with torch.autograd.set_detect_anomaly(True):  # no nan on the way either
+        context, *grads = output_and_gradients(path, [query, key, value], mask=mask)
+    assert not context[0, 1].any() and not context[1].any()
+    assert context[0, 0].all()
+    assert all(grad.isfinite().all() for grad in grads)
+    assert not grads[0][0, 1].any()
+
+
+@every_path
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_a_key_that_fits_far_better_than_all_others_gets_all_the_weight(device, path, dtype):
+    query = 100 * torch.eye(4, device=device, dtype=dtype)
+    value = random_inputs(device, keys=4, dtype=dtype)[2]
+    assert torch.equal(path(query, query, value), value)
+
+
+@every_path
+@pytest.mark.parametrize("queries, keys", [(0, 5), (3, 0), (0, 0), (3, 5)])
+@pytest.mark.parametrize("batch", [(), (0,), (2, 0), (2,)], ids=str)
+def test_sequences_and_batches_may_be_empty(device, path, queries, keys, batch):
+    inputs = random_inputs(device, *batch, queries=queries, keys=keys)
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    context, *grads = output_and_gradients(path, inputs, mask=mask)
+    assert context.shape == (*batch, queries, 4)
+    assert keys > 0 or not context.any()
+    assert all(tensor.isfinite().all() for tensor in (context, *grads))
+
+
+@every_path
+def test_nan_stays_in_its_own_row_of_the_batch(device, path):
+    clean = random_inputs(device, 2)
+    spoilt = [x.detach().clone() for x in clean]
+    for x in spoilt:
+        x[0] = math.nan
+    context = path(*spoilt)
+    assert context[0].isnan().all()
+    assert_close(context[1], path(*clean)[1])
+
+
+@every_path
+def test_inputs_are_left_alone_and_answers_repeat(device, path):
+    inputs = [*random_inputs(device, 2), random_mask(device, 2, 3, 5)]
+    before = [x.detach().clone() for x in inputs]
+    assert torch.equal(path(*inputs), path(*inputs))
+    assert all(map(torch.equal, inputs, before))
+
+
+# Masks
+
+N, Y = False, True
+
+
+@pytest.mark.parametrize(
+    "queries, keys, expected",
+    [
+        (3, None, [[Y, N, N], [Y, Y, N], [Y, Y, Y]]),
+        (2, 4, [[Y, Y, Y, N], [Y, Y, Y, Y]]),
+        (4, 2, [[N, N], [N, N], [Y, N], [Y, Y]]),
+        (1, 3, [[Y, Y, Y]]),
+        (2, 0, [[], []]),
+        (0, 2, torch.empty(0, 2).tolist()),
+    ],
+)
+def test_causal_mask(device, queries, keys, expected):
+    mask = causal_mask(queries, keys, device=device)
+    assert mask.shape == (queries, queries if keys is None else keys)
+    assert (mask.dtype, mask.device.type) == (torch.bool, device.type)
+    assert mask.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "lengths, keys, expected",
+    [
+        ([1, 3, 0], 3, [[[Y, N, N]], [[Y, Y, Y]], [[N, N, N]]]),
+        ([0], 0, [[[]]]),
+        ([], 2, []),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8], ids=str)
+def test_padding_mask(device, lengths, keys, expected, dtype):
+    mask = padding_mask(torch.tensor(lengths, dtype=dtype, device=device), keys)
+    assert mask.shape == (len(lengths), 1, keys)
+    assert (mask.dtype, mask.device.type) == (torch.bool, device.type)
+    assert mask.tolist() == expected
+
+
+# Dropout
+
+
+def test_dropout_acts_on_the_weights_that_are_used_not_on_those_returned(device):
+    query, key, _ = random_inputs(device, queries=200, keys=50)
+    value = torch.eye(50, dtype=torch.float64, device=device)
+    used, weights = attend(query, key, value, dropout_p=0.25)
+    kept = used != 0
+    assert_close(weights, attend(query, key, value)[1])
+    assert_close(used[kept], weights[kept] / 0.75)
+    assert 0.73 < kept.double().mean() < 0.77
+
+
+# Precision
+
+
+@pytest.mark.parametrize("size", [1, 6])
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("path", [by_attend, by_attend_method])
+def test_the_textbook_path_is_as_exact_as_pytorch_in_half_types(device, path, dtype, size):
+    inputs = random_inputs(device, 4, queries=64, keys=64, features=64)
+    inputs = [(size * x.detach()).to(dtype) for x in inputs]
+    exact = F.scaled_dot_product_attention(*(x.double() for x in inputs))
+    error = (path(*inputs) - exact).norm()
+    assert error <= 1.01 * (F.scaled_dot_product_attention(*inputs) - exact).norm()
+
+
+@every_path
+def test_scores_do_not_overflow_where_their_features_do_not(device, path):
+    query = torch.full((2, 64), 40.0, dtype=torch.float16, device=device)
+    assert torch.equal(path(query, query, query), query)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_weights_of_half_types_are_rounded_once(device, dtype):
+    scores = (6 * torch.randn(3, 1000)).to(device, dtype)
+    assert_close(masked_softmax(scores), scores.double().softmax(dim=-1).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("score", [dot_product_score, cosine_score, CosineScore()])
+def test_half_types_are_scored_in_float32(device, score, dtype):
+    score = score.to(device) if isinstance(score, nn.Module) else score
+    query, key, _ = random_inputs(device, features=64, dtype=dtype)
+    assert score(query, key).dtype == torch.float32
+    assert_close(score(query, key), score(query.float(), key.float()))
+
+
+# Settings: every function and module of the file in one, to be compiled, exported, saved, moved
+
+
+class Everything(nn.Module):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.cross = CrossAttention(4, 6, head_dim=8, **kwargs)
+        self.additive = AdditiveScore(query_dim=4, key_dim=6, hidden_dim=8, **kwargs)
+        self.cosine = CosineScore(**kwargs)
+
+    def forward(self, x, context, lengths):
+        keys = context.shape[-2]
+        mask = causal_mask(x.shape[-2], keys, device=x.device) & padding_mask(lengths, keys)
+        return (
+            self.cross(x, context, mask),
+            *self.cross.attend(x, context, mask),
+            *attend(x, context, context, score=self.additive, bias=context[..., :1].mT, mask=mask),
+            *attend(x, x, x, score=self.cosine),
+        )
+
+
+def settings_inputs(device, *batch, queries=3, keys=5, dtype=torch.float32):
+    x = torch.randn(*batch, queries, 4, dtype=dtype).to(device)
+    context = torch.randn(*batch, keys, 6, dtype=dtype).to(device)
+    return x, context, torch.arange(1, batch[-1] + 1, device=device)
+
+
+# Importing inductor uses TorchScript, which warns that it is deprecated.
+inductor = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+
+@pytest.mark.parametrize(
+    "backend, dynamic",
+    [("eager", True), ("aot_eager", False), pytest.param("inductor", True, marks=inductor)],
+)
+def test_compiles_to_one_graph_and_when_dynamic_once_for_all_lengths(device, backend, dynamic):
+    torch.compiler.reset()
+    module, inputs = Everything(device=device), settings_inputs(device, 2)
+    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend=backend)
+    assert_close(compiled(*inputs), module(*inputs))
+    if dynamic:
+        longer = settings_inputs(device, 2, queries=4, keys=7)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            assert_close(compiled(*longer), module(*longer))
+
+
+def test_exports_with_any_batch_and_length(device):
+    module, dynamic = Everything(device=device), torch.export.Dim.DYNAMIC
+    axes = {0: dynamic, 1: dynamic}
+    shapes = (axes, axes, {0: dynamic})
+    exported = torch.export.export(module, settings_inputs(device, 2), dynamic_shapes=shapes)
+    inputs = settings_inputs(device, 3, queries=4, keys=7)
+    assert_close(exported.module()(*inputs), module(*inputs))
+
+
+def test_vmap_is_a_batch_axis(device):
+    module, inputs = Everything(device=device), settings_inputs(device, 3, 2)
+    assert_close(torch.vmap(module, in_dims=(0, 0, None))(*inputs), module(*inputs))
+
+
+def test_autocast_gives_its_half_type_and_the_same_answers(device):
+    module, inputs = Everything(device=device), settings_inputs(device, 2)
+    expected = module(*inputs)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        fused, textbook, weights, *_ = outputs = module(*inputs)
+    assert fused.dtype == textbook.dtype == weights.dtype == torch.bfloat16
+    assert_close(textbook, fused, rtol=0.02, atol=0.01)
+    assert_close([x.float() for x in outputs], list(expected), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_dtype_and_device_are_keyword_arguments_and_pass_through(device, dtype):
+    module = Everything(device=device, dtype=dtype)
+    outputs = module(*settings_inputs(device, 2, dtype=dtype))
+    for tensor in (*module.parameters(), *outputs):
+        assert (tensor.dtype, tensor.device.type) == (dtype, device.type)
+
+
+def test_runs_on_the_meta_device(device):
+    module = Everything(device="meta")
+    outputs = module(*settings_inputs("meta", 2))
+    expected = Everything(device=device)(*settings_inputs(device, 2))
+    assert all(x.is_meta for x in (*module.parameters(), *outputs))
+    assert [x.shape for x in outputs] == [x.shape for x in expected]
+
+
+def through_state_dict(module):
+    other = Everything(device=module.cosine.log_scale.device)
+    other.load_state_dict(module.state_dict())
+    return other
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module)), through_state_dict],
+    ids=["deepcopy", "pickle", "state_dict"],
+)
+def test_a_copy_gives_the_same_answers(device, duplicate):
+    module, inputs = Everything(device=device), settings_inputs(device, 2)
+    assert_close(duplicate(module)(*inputs), module(*inputs), rtol=0, atol=0)
+
+
+def test_initial_values_are_those_of_linear():
+    torch.manual_seed(1)
+    cross, additive = CrossAttention(4, 6), AdditiveScore(4, 6, 8)
+    torch.manual_seed(1)
+    linears = [nn.Linear(4, 4), nn.Linear(6, 4), nn.Linear(6, 4)]
+    linears += [nn.Linear(*sizes, bias=False) for sizes in [(4, 8), (6, 8), (8, 1)]]
+    for linear, layer in zip(linears, [*cross.children(), *additive.children()], strict=True):
+        assert_close(layer.state_dict(), linear.state_dict(), rtol=0, atol=0)
+
+
+# Derivatives
+
+
+@every_score
+@pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
+def test_derivatives_of_attend(device, make, key_dim, formula, check):
+    score = make(device=device, dtype=torch.float64)
+    query, _, value = random_inputs(device)
+    key, bias = random_inputs(device, features=key_dim)[1], random_inputs(device, features=5)[0]
+    mask = causal_mask(3, 5, device=device)
+    mask[0] = False
+    assert check(
+        lambda query, key, value, bias: attend(
+            query, key, value, score=score, mask=mask, bias=bias
+        ),
+        [query, key, value, bias],
+    )
+
+
+# The fused kernels have no second derivative; PyTorch's own sum and softmax do.
+@pytest.mark.parametrize(
+    "check, kernel", [(gradcheck, nullcontext), (gradgradcheck, BACKENDS["math"])]
+)
+def test_derivatives_of_forward(device, check, kernel):
+    mask = causal_mask(3, 5, device=device)
+    with kernel():
+        assert check(lambda *inputs: by_forward(*inputs, mask), random_inputs(device))
+
+
+# Errors: what is said, and the call that has it said; t(2, 3) is a tensor of ones of that shape
+
+
+def look_up(t, *, query=(2, 4), key=(3, 4), value=(3, 4), **kwargs):
+    return attend(t(*query), t(*key), t(*value), **kwargs)
+
+
+def cross(t, *, x=(2, 4), context=(3, 6), **kwargs):
+    return CrossAttention(4, 6, device=t(0).device)(t(*x), t(*context), **kwargs)
+
+
+VALUE_ERRORS = {
+    "query has 4 features but key has 5": lambda t: dot_product_score(t(2, 4), t(3, 5)),
+    "query has 4 features but key has 6": lambda t: cosine_score(t(2, 4), t(3, 6)),
+    "init_scale=0 must be above 0": lambda t: CosineScore(0),
+    "init_scale=-1.5 must be above 0": lambda t: CosineScore(-1.5),
+    "init_scale=nan must be above 0": lambda t: CosineScore(math.nan),
+    "query has 6 features, but the layer expects 4": lambda t: AdditiveScore(4, 6, 8)(t(6), t(6)),
+    "key has 4 features, but the layer expects 6": lambda t: AdditiveScore(4, 6, 8)(t(4), t(4)),
+    "mask of shape (3, 2) does not": lambda t: masked_softmax(t(2, 3), t(3, 2) > 0),
+    "to the scores' shape (2, 3)": lambda t: look_up(t, mask=t(1, 2, 3) > 0),
+    "bias of shape (2, 4) does not": lambda t: look_up(t, bias=t(2, 4)),
+    "query has 1 axes, but needs at least 2": lambda t: look_up(t, query=(4,)),
+    "value has 1 axes, but needs at least 2": lambda t: look_up(t, value=(3,)),
+    "there are 3 keys but 5 values": lambda t: look_up(t, value=(5, 4)),
+    "{'query': (2,), 'key': (3,), 'value': ()}": lambda t: look_up(
+        t, query=(2, 2, 4), key=(3, 3, 4)
+    ),
+    "x has 6 features, but the layer expects 4": lambda t: cross(t, x=(2, 6)),
+    "context has 4 features, but the layer expects 6": lambda t: cross(t, context=(3, 4)),
+    "context has 1 axes, but needs at least 2": lambda t: cross(t, context=(6,)),
+    "{'x': (2,), 'context': (3,)}": lambda t: cross(t, x=(2, 2, 4), context=(3, 3, 6)),
+    "to the scores' shape (5, 2, 3)": lambda t: cross(t, x=(5, 2, 4), mask=t(2, 4) > 0),
+    "lengths run from -1 to -1, but must lie": lambda t: padding_mask(-t(2).int(), 3),
+    "between 0 and keys=3": lambda t: padding_mask(4 * t(2).int(), 3),
+}
+TYPE_ERRORS = {
+    "mask has dtype torch.float32, not": lambda t: masked_softmax(t(2, 3), t(2, 3)),
+    "mask has dtype torch.int64, not": lambda t: look_up(t, mask=t(2, 3).long()),
+    "mask has dtype torch.uint8, not": lambda t: cross(t, mask=t(2, 3).byte()),
+    "bias has dtype torch.bool, but": lambda t: look_up(t, bias=t(2, 3) > 0),
+    "query has dtype torch.int64:": lambda t: look_up(lambda *shape: t(*shape).long()),
+    "value has dtype torch.float64 but query has torch.float32": lambda t: attend(
+        t(2, 4), t(3, 4), t(3, 4).double()
+    ),
+    "x has dtype torch.complex64:": lambda t: CrossAttention(4)(t(2, 4) * 1j, t(3, 4)),
+    "context has dtype torch.float16 but x has torch.float32": lambda t: CrossAttention(4).attend(
+        t(2, 4), t(3, 4).half()
+    ),
+    "lengths has dtype torch.float32, not": lambda t: padding_mask(t(2), 3),
+    "lengths has dtype torch.bool, not": lambda t: padding_mask(t(2) > 0, 3),
+    "lengths has dtype torch.complex64, not": lambda t: padding_mask(t(2) * 1j, 3),
+}
+
+
+@pytest.mark.parametrize(
+    "error, message, call",
+    [(ValueError, *case) for case in VALUE_ERRORS.items()]
+    + [(TypeError, *case) for case in TYPE_ERRORS.items()],
+    ids=[*VALUE_ERRORS, *TYPE_ERRORS],
+)
+def test_errors_say_what_is_wrong(device, error, message, call):
+    with pytest.raises(error, match=re.escape(message)):
+        call(partial(torch.ones, device=device))
