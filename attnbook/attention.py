@@ -202,7 +202,7 @@ def attend(
     >>> context.shape, weights.shape
     (torch.Size([2, 3]), torch.Size([2, 5]))
     """
-    _check_inputs(query=query, key=key, value=value)
+    check_inputs(query=query, key=key, value=value)
     if key.shape[-2] != value.shape[-2]:
         raise ValueError(
             f"there are {key.shape[-2]} keys but {value.shape[-2]} values: each key needs one value"
@@ -319,10 +319,27 @@ class CrossAttention(nn.Module):
         return attend(*self._project(x, context), mask=mask)
 
     def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        _check_inputs(x=x, context=context)
+        check_inputs(x=x, context=context)
         check_features("x", x, self.q_proj.in_features)
         check_features("context", context, self.k_proj.in_features)
         return self.q_proj(x), self.k_proj(context), self.v_proj(context)
+
+
+def check_inputs(**inputs: Tensor) -> None:
+    """Raise TypeError unless all are of one floating dtype, ValueError unless their axes fit."""
+    first = next(iter(inputs))
+    for name, x in inputs.items():
+        if not x.is_floating_point():
+            raise TypeError(f"{name} has dtype {x.dtype}: attention needs a floating-point type")
+        if x.dtype != inputs[first].dtype:
+            raise TypeError(f"{name} has dtype {x.dtype} but {first} has {inputs[first].dtype}")
+        if x.ndim < 2:
+            raise ValueError(f"{name} has {x.ndim} axes, but needs at least 2: (rows, features)")
+    batches = {name: tuple(x.shape[:-2]) for name, x in inputs.items()}
+    try:
+        torch.broadcast_shapes(*batches.values())
+    except RuntimeError as error:
+        raise ValueError(f"the batch axes do not broadcast to each other: {batches}") from error
 
 
 def check_mask(mask: Tensor, shape: Sequence[int]) -> None:
@@ -352,25 +369,12 @@ def check_features(name: str, x: Tensor, features: int) -> None:
 
 
 def _check_broadcast(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
-    from_the_right = zip(reversed(tensor.shape), reversed(shape), strict=False)
-    if tensor.ndim > len(shape) or any(size not in (1, full) for size, full in from_the_right):
+    fits = all(
+        size == full or size == 1  # noqa: PLR1714 (torch.compile misreads `in` on dynamic sizes)
+        for size, full in zip(reversed(tensor.shape), reversed(shape), strict=False)
+    )
+    if tensor.ndim > len(shape) or not fits:
         raise ValueError(
             f"{name} of shape {tuple(tensor.shape)} does not broadcast "
             f"to the scores' shape {tuple(shape)}"
         )
-
-
-def _check_inputs(**inputs: Tensor) -> None:
-    first = next(iter(inputs))
-    for name, x in inputs.items():
-        if not x.is_floating_point():
-            raise TypeError(f"{name} has dtype {x.dtype}: attention needs a floating-point type")
-        if x.dtype != inputs[first].dtype:
-            raise TypeError(f"{name} has dtype {x.dtype} but {first} has {inputs[first].dtype}")
-        if x.ndim < 2:
-            raise ValueError(f"{name} has {x.ndim} axes, but needs at least 2: (rows, features)")
-    batches = {name: tuple(x.shape[:-2]) for name, x in inputs.items()}
-    try:
-        torch.broadcast_shapes(*batches.values())
-    except RuntimeError as error:
-        raise ValueError(f"the batch axes do not broadcast to each other: {batches}") from error

@@ -38,7 +38,9 @@ def style() -> None:
     family = font_manager.FontProperties(fname=chinese).get_name()
     with warnings.catch_warnings():  # the notebook's own backend sets this off
         warnings.simplefilter("ignore", DeprecationWarning)
-        InlineBackend.instance().print_figure_kwargs = {"bbox_inches": None}  # all one width
+        InlineBackend.instance().set_trait(
+            "print_figure_kwargs", {"bbox_inches": None}
+        )  # all one width
     plt.rcParams.update(
         {
             "axes.grid": False,

@@ -21,7 +21,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from attnbook.attention import _check_inputs, check_features
+from attnbook.attention import check_features, check_inputs
 
 
 def sinusoidal_encoding(
@@ -78,7 +78,7 @@ class SinusoidalEncoding(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
         """Return x + PE, (..., n, d); ValueError if x has other than `dim` features."""
-        _check_inputs(x=x)
+        check_inputs(x=x)
         check_features("x", x, self.dim)
         return x + sinusoidal_encoding(x.shape[-2], self.dim, device=x.device, dtype=x.dtype)
 
@@ -115,7 +115,7 @@ class LearnedEncoding(nn.Module):
         Raises:
             ValueError: x is longer than the table, or has another number of features.
         """
-        _check_inputs(x=x)
+        check_inputs(x=x)
         check_features("x", x, self.table.embedding_dim)
         length, max_length = x.shape[-2], self.table.num_embeddings
         if length > max_length:
@@ -244,7 +244,7 @@ class RotaryEncoding(nn.Module):
             TypeError: x is not floating-point, or the positions are in a half type.
             ValueError: a wrong number of features, or positions that do not fit x.
         """
-        _check_inputs(x=x)
+        check_inputs(x=x)
         check_features("x", x, self.dim)
         if positions is None:
             positions = torch.arange(x.shape[-2], device=x.device)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from attnbook.attention import _check_inputs, attend, causal_mask, check_features, check_mask
+from attnbook.attention import attend, causal_mask, check_features, check_inputs, check_mask
 
 
 class SelfAttention(nn.Module):
@@ -76,7 +76,7 @@ class SelfAttention(nn.Module):
         return f"is_causal={self.is_causal}"
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        _check_inputs(x=x)
+        check_inputs(x=x)
         check_features("x", x, self.q_proj.in_features)
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
