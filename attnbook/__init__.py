@@ -11,15 +11,62 @@ from attnbook.attention import (
     masked_softmax,
     padding_mask,
 )
+from attnbook.cbam import CBAM, ChannelAttention, SpatialAttention
+from attnbook.convert import cbam_from_official, from_timm, from_torch
+from attnbook.eca import EfficientChannelAttention, adaptive_kernel_size
+from attnbook.multi_head_attention import MultiHeadAttention
+from attnbook.positional_encoding import (
+    FloaterEncoding,
+    LearnedEncoding,
+    RotaryEncoding,
+    SinusoidalEncoding,
+    alibi_bias,
+    alibi_slopes,
+    rotary_angles,
+    rotate,
+    sinusoidal_encoding,
+)
+from attnbook.self_attention import SelfAttention
+from attnbook.spatial_transformer import (
+    SpatialTransformer,
+    affine_grid,
+    bilinear_sample,
+    init_identity,
+)
+from attnbook.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
+    "CBAM",
     "AdditiveScore",
+    "ChannelAttention",
     "CosineScore",
     "CrossAttention",
+    "EfficientChannelAttention",
+    "FloaterEncoding",
+    "LearnedEncoding",
+    "MultiHeadAttention",
+    "RotaryEncoding",
+    "SelfAttention",
+    "SinusoidalEncoding",
+    "SpatialAttention",
+    "SpatialTransformer",
+    "SqueezeExcitation",
+    "adaptive_kernel_size",
+    "affine_grid",
+    "alibi_bias",
+    "alibi_slopes",
     "attend",
+    "bilinear_sample",
     "causal_mask",
+    "cbam_from_official",
     "cosine_score",
     "dot_product_score",
+    "from_timm",
+    "from_torch",
+    "init_identity",
     "masked_softmax",
     "padding_mask",
+    "rotary_angles",
+    "rotate",
+    "sinusoidal_encoding",
 ]
