@@ -17,7 +17,6 @@ from einops import rearrange, reduce
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -791,13 +790,12 @@ inductor = pytest.param(
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_to_one_graph_of_any_length(device, backend, dynamic):
     torch.compiler.reset()
-    graphs = CompileCounterWithBackend(backend)
     module = Everything(device=device)
-    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend=graphs)
-    for sizes in [{}, {"queries": 4, "keys": 7}] if dynamic else [{}]:
-        inputs = settings_inputs(device, **sizes)
-        assert_close(compiled(*inputs), module(*inputs))
-    assert graphs.frame_count == 1
+    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend=backend)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for sizes in [{}, {"queries": 4, "keys": 7}] if dynamic else [{}]:
+            inputs = settings_inputs(device, **sizes)
+            assert_close(compiled(*inputs), module(*inputs))
 
 
 def test_compiled_gradients_are_the_same(device):
