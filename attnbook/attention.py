@@ -297,7 +297,9 @@ class CrossAttention(nn.Module):
         context: Float[Tensor, "*#batch j c"],
         mask: Bool[Tensor, "*#batch #i #j"] | None = None,
     ) -> Float[Tensor, "*batch i d"]:
-        """Return one vector per query, (..., i, head_dim), computed by PyTorch's fused kernel.
+        """Return one vector per query, (..., i, head_dim), by F.scaled_dot_product_attention.
+
+        On a CPU it runs fused, in memory linear in i and j, where there are two batch axes.
 
         Raises:
             TypeError: an input is not floating-point, or the mask is not boolean.

@@ -53,7 +53,9 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch i x"], mask: Bool[Tensor, "*#batch #i #i"] | None = None
     ) -> Float[Tensor, "*batch i d"]:
-        """Return one vector per position, (..., i, head_dim), computed by PyTorch's fused kernel.
+        """Return one vector per position, (..., i, head_dim), by F.scaled_dot_product_attention.
+
+        On a CPU it runs fused, in memory linear in i, where there are two batch axes.
 
         Raises:
             TypeError: x is not floating-point, or the mask is not boolean.
