@@ -1,0 +1,53 @@
+"""The parts of the studies of several heads."""
+
+from __future__ import annotations
+
+import torch
+from torch.testing import assert_close
+
+from attnbook import costs
+from attnbook.studies import heads_sweep, own_position, places
+
+
+def test_tied_projections_look_at_themselves():
+    apart, tied = (own_position.of_random_tokens(1, tied=tied, seed=0) for tied in (False, True))
+    assert apart < 0.1 and tied > 0.8
+
+
+def test_own_weight_of_a_layer_that_looks_at_itself():
+    model = own_position.PatchReader(1)
+    own_position.tie(model)
+    with torch.no_grad():
+        model.layer.attention.q_proj.weight.copy_(torch.eye(64))
+        model.positions.table.weight.copy_(100 * torch.eye(64)[:16])
+    assert own_position.own_weight(model, torch.rand(3, 8, 8)) > 0.999
+
+
+def test_answers_are_the_values_at_the_places():
+    generator = torch.Generator().manual_seed(0)
+    for one_hot in (False, True):
+        asked, values, answers = places.questions(
+            50, generator, places=3, length=6, values=4, one_hot=one_hot
+        )
+        assert (asked.sum(1) <= 1).all() and (asked.sum(-1) == 1).all()
+        assert_close(asked @ values, answers)
+        assert ((values == 0) | (values == 1)).all() == one_hot
+
+
+def test_the_number_of_heads_changes_no_number_of_parameters():
+    for make in (own_position.PatchReader, lambda heads: heads_sweep.CharacterModel(heads, 50)):
+        assert len({costs.parameters(make(heads)) for heads in (1, 4, 32)}) == 1
+
+
+def test_characters_see_no_future():
+    model = heads_sweep.CharacterModel(2, 50)
+    text = torch.randint(50, (2, 9))
+    changed = text.clone()
+    changed[:, 5:] = 0
+    assert_close(model(text)[:, :5], model(changed)[:, :5])
+
+
+def test_unseen_text_is_not_trained_on():
+    training, unseen, characters = heads_sweep.manual()
+    assert len(unseen) > 1000 and max(int(training.max()), int(unseen.max())) < characters
+    assert torch.equal(training[0, -1], training[1, 0])  # windows share one character
