@@ -85,3 +85,20 @@ def test_show_source_leaves_out_docstrings_and_nothing_else():
     )
     assert '"""' not in plotting.show_source(Documented).data
     assert plotting.show_source(Documented.method).data.startswith("```python\ndef method")
+
+
+def test_lit_is_bright_where_the_weight_is():
+    photo = torch.ones(3, 4, 6)
+    picture = plotting.lit(photo, torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.0, 0.0]]))
+    assert picture.shape == (4, 6, 3)
+    assert picture[0, :, 0].tolist() == pytest.approx([0.08, 0.08, 0.54, 0.54, 1, 1])
+    assert picture[2:].eq(0.08).all()
+
+
+def test_gallery_shows_each_picture_with_its_title():
+    figure = plt.figure()
+    rows = {"first": (torch.zeros(2, 8, 8), [3, 5]), "second": (torch.zeros(1, 8, 8), ["x"])}
+    plotting.gallery(rows, figure=figure)
+    assert [ax.get_title(loc="center") for ax in figure.axes] == ["3", "5", "x", ""]
+    assert [len(ax.images) for ax in figure.axes] == [1, 1, 1, 0]
+    assert "second" in words(figure.axes[2])
