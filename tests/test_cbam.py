@@ -35,6 +35,7 @@ class TestSpatialSettings(VisionContract):
 class TestSettings(VisionContract, CompilerContract):
     asked_tolerance = 1.5
     output_tolerance = 2.0
+    inductor_fault = "torch 2.13 cannot order strides of unknown size: '2*s0*s53 < 2*s0'"
 
     def make(self, **kwargs):
         return CBAM(6, reduction=2, kernel_size=3, **kwargs)
