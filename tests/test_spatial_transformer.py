@@ -54,6 +54,8 @@ class Fixed(nn.Module):
 
 
 class TestSettings(VisionContract, CompilerContract):
+    inductor_fault = "torch 2.13 holds the height fixed, and so compiles anew for another one"
+
     def make(self, **kwargs):
         return SpatialTransformer(localisation_network(), **kwargs)
 
