@@ -43,6 +43,40 @@ def mnist() -> tuple[Float[Tensor, "5000 28 28"], Int[Tensor, " 5000"]]:
     return images.float() / 255, torch.tensor(labels)
 
 
+def cue_strip(
+    count: int, *, training: bool, seed: int = 0
+) -> tuple[Float[Tensor, "count 3 8 28"], Int[Tensor, " count"]]:
+    """Return pictures of two digits on top of one another, one to be named, and that one's label.
+
+    The 8 x 8 pixels at the left hold two different digits of `digits`, one in the red channel and
+    one in the green. The 12 columns at the right hold the cue, in the blue channel: +1 where the
+    red digit is the label, -1 where the green one is. The 8 columns between are empty, and noise
+    of standard deviation 0.1 lies on everything. Digits for training are the first 1,200 of a
+    fixed shuffled order, those for testing the other 597.
+
+    Raises:
+        ValueError: count is below 1.
+
+    >>> images, labels = cue_strip(2, training=True)
+    >>> images.shape, images[:, 2, :, 16:].mean((1, 2)).round()
+    (torch.Size([2, 3, 8, 28]), tensor([ 1., -1.]))
+    """
+    if count < 1:
+        raise ValueError(f"count={count} must be at least 1")
+    digit_images, digit_labels = digits()
+    order = torch.randperm(len(digit_images), generator=torch.Generator().manual_seed(0))
+    pool = order[:1200] if training else order[1200:]
+    generator = torch.Generator().manual_seed(2 * seed + training)
+    draws = pool[torch.randint(len(pool), (2, 2 * count + 20), generator=generator)]
+    red, green = draws[:, digit_labels[draws[0]] != digit_labels[draws[1]]][:, :count]
+    name_red = torch.randint(2, (count,), generator=generator).bool()
+    images = 0.1 * torch.randn(count, 3, 8, 28, generator=generator)
+    images[:, 0, :, :8] += digit_images[red]
+    images[:, 1, :, :8] += digit_images[green]
+    images[:, 2, :, 16:] += rearrange(name_red.float() * 2 - 1, "count -> count 1 1")
+    return images, torch.where(name_red, digit_labels[red], digit_labels[green])
+
+
 def photograph(name: str = "chelsea") -> Float[Tensor, "3 height width"]:
     """Return a colour photograph that ships with scikit-image, values from 0 to 1.
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from attnbook.datasets import Characters, date_pairs, digits, mnist, photograph
+from attnbook.datasets import Characters, cue_strip, date_pairs, digits, mnist, photograph
 
 
 def test_digits_are_the_whole_set_on_a_scale_from_0_to_1():
@@ -74,3 +74,35 @@ def test_mnist_is_a_tenth_of_each_digit_on_a_scale_from_0_to_1():
     assert labels.bincount().tolist() == [500] * 10
     assert images[:, :2].mean() < 0.01 < images[:, 13:15].mean()  # ink in the middle, upright
     assert 0.12 < images.mean() < 0.14
+
+
+def test_cue_strip_names_the_red_digit_or_the_green_one():
+    images, labels = cue_strip(400, training=False, seed=3)
+    assert images.shape == (400, 3, 8, 28) and labels.shape == (400,)
+    pixels, classes = digits()
+    cue = images[:, 2, :, 16:].mean((1, 2))
+    assert ((cue.abs() - 1).abs() < 0.1).all() and 0.4 < (cue > 0).float().mean() < 0.6
+    named = torch.where((cue > 0)[:, None, None], images[:, 0, :, :8], images[:, 1, :, :8])
+    other = torch.where((cue > 0)[:, None, None], images[:, 1, :, :8], images[:, 0, :, :8])
+    nearest = [
+        classes[torch.cdist(x.flatten(1), pixels.flatten(1)).argmin(1)] for x in (named, other)
+    ]
+    assert torch.equal(nearest[0], labels) and (nearest[1] != labels).all()
+    assert images[:, :, :, 8:16].abs().max() < 0.6 and images[:, :2, :, 16:].abs().max() < 0.6
+
+
+def test_cue_strip_keeps_training_and_test_digits_apart():
+    pixels = digits()[0].flatten(1)
+    met = []
+    for training in (True, False):
+        images, _ = cue_strip(400, training=training)
+        shown = torch.cat([images[:, 0, :, :8], images[:, 1, :, :8]]).flatten(1)
+        met.append(set(torch.cdist(shown, pixels).argmin(1).tolist()))
+    assert not met[0] & met[1]
+    assert torch.equal(cue_strip(5, training=True)[0], cue_strip(5, training=True)[0])
+    assert not torch.equal(cue_strip(5, training=True)[0], cue_strip(5, training=True, seed=1)[0])
+
+
+def test_cue_strip_of_nothing():
+    with pytest.raises(ValueError, match="count=0 must be at least 1"):
+        cue_strip(0, training=True)
