@@ -38,7 +38,7 @@ help:
 	@echo 'make book         build the site into _build/html'
 	@echo 'make test         check style, types, site, package, notebooks and pages'
 	@echo 'make test-all     the same, and the slow tests'
-	@echo 'make notebooks    run every chapter and store its outputs; CHAPTERS="attention eca" runs some'
+	@echo 'make notebooks    run every chapter and store its outputs, and gather their verdicts; CHAPTERS="attention eca" runs some'
 	@echo 'make repository   URL=https://github.com/someone/attnbook: say where the book lives'
 	@echo 'make requirements pin the newest packages that the chosen ones in requirements.txt allow'
 	@echo 'make clean        remove .venv, _build and caches'
@@ -121,7 +121,7 @@ notebooks-check: $(VENV)/attnbook.done
 
 browser: $(VENV)/attnbook.done
 	@echo '== pages, in a browser'
-	@pytest -q -m 'not slow' tests/browser
+	@pytest -q -m 'not slow' -n $(JOBS) --dist loadgroup tests/browser
 
 slow: $(VENV)/attnbook.done
 	@echo '== slow tests'
@@ -133,6 +133,7 @@ slow: $(VENV)/attnbook.done
 
 notebooks: $(VENV)/attnbook.done
 	@python tests/notebooks.py run $(CHAPTERS)
+	@python tests/article_checked.py
 
 repository: $(VENV)/attnbook.done
 	$(if $(URL),,$(error say where: make repository URL=https://github.com/someone/attnbook))

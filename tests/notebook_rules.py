@@ -54,7 +54,7 @@ from nbformat import NotebookNode
 from notebooks import METADATA, ROOT, SET_UP_CELL, address
 
 LAST_SECTIONS = ["What the article says", "Exercises", "Sources"]
-VERDICTS = {"holds", "holds with a correction", "does not hold"}
+VERDICTS = ["holds", "holds with a correction", "does not hold"]
 BY_HAND = "numbers-checked-by-hand"
 IGNORED = "nbval-ignore-output"
 TAGS = {BY_HAND, IGNORED, "hide-input"}
@@ -529,15 +529,17 @@ def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
 @rule
 def verdicts_are_known(chapter: Chapter) -> Iterator[str]:
     """The article's statements stand in a table, each with one of three verdicts."""
-    rows = [row for rows in _tables(chapter, "What the article says") for row in rows]
+    rows = verdict_rows(chapter)
     if not rows:
         yield 'the section "What the article says" has no table with a column "Verdict"'
     for i, row in rows:
         if row["Verdict"] not in VERDICTS:
-            yield f"cell {i} has the verdict {row['Verdict']!r}; there are {sorted(VERDICTS)}"
+            yield f"cell {i} has the verdict {row['Verdict']!r}; there are {VERDICTS}"
         for column, text in row.items():
             if not text:
                 yield f"cell {i} has a row of the verdict table with nothing under {column!r}"
+        if len(row) != 4:
+            yield f"cell {i} has a row of the verdict table with {len(row)} columns, not 4"
 
 
 @rule
@@ -846,9 +848,9 @@ def _text(token: Token) -> str:
     return token.content if token.type == "text" else " "
 
 
-def _tables(chapter: Chapter, section: str) -> Iterator[list[tuple[int, dict[str, str]]]]:
-    """Yield the rows of each table with a column "Verdict" in a section, by heading."""
-    current = ""
+def verdict_rows(chapter: Chapter) -> list[tuple[int, dict[str, str]]]:
+    """Return each row of the tables with verdicts, by column, and the cell that it stands in."""
+    current, found = "", []
     for i, tokens in chapter.tokens.items():
         heads: list[str] = []
         rows: list[tuple[int, dict[str, str]]] = []
@@ -868,9 +870,10 @@ def _tables(chapter: Chapter, section: str) -> Iterator[list[tuple[int, dict[str
             elif token.type == "tr_close" and kind == "td":
                 rows.append((i, dict(zip(heads, cells, strict=False))))
             elif token.type == "table_close":
-                if current == section and "Verdict" in heads:
-                    yield rows
+                if current == "What the article says" and "Verdict" in heads:
+                    found += rows
                 heads, rows, kind = [], [], ""
+    return found
 
 
 def _no_math(text: str) -> str:

@@ -89,6 +89,26 @@ def mend_body(
     )
 
 
+def keep_in_book(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Lead links to pages of the repository's book to the pages of this site.
+
+    A notebook names other pages by their full address, which leads somewhere in Colab as well.
+    """
+    options = app.config.html_theme_options
+    book = f"{options['repository_url']}/blob/{options['repository_branch']}/book/"
+
+    def within(link: re.Match[str]) -> str:
+        return f'class="reference internal" href="{context["pathto"]("book/" + link[1])}'
+
+    context["body"] = re.sub(
+        rf'class="reference external" href="{re.escape(book)}([\w/]+)\.(?:md|ipynb)',
+        within,
+        context.get("body", ""),
+    )
+
+
 def plain_docstring(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
@@ -130,5 +150,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", mend_body)
+    app.connect("html-page-context", keep_in_book)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -108,7 +108,11 @@ def open_page(context: BrowserContext, address: str) -> Callable[..., Visit]:
     return open_page
 
 
-@pytest.fixture(scope="module", params=page_names() or ["none"])
+# A page stays in one process: each is opened once.
+PAGES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in page_names()]
+
+
+@pytest.fixture(scope="module", params=PAGES or ["none"])
 def visit(request: pytest.FixtureRequest, open_page: Callable[..., Visit]) -> Iterator[Visit]:
     visit = open_page(request.param)
     yield visit
