@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from attnbook.cbam import CBAM
 from attnbook.eca import EfficientChannelAttention
 from attnbook.multi_head_attention import MultiHeadAttention
+from attnbook.resnet import DEPTHS, ResNet
 from attnbook.squeeze_excitation import SqueezeExcitation
 
 # The names of CBAM's weights: here, and in the authors' code.
@@ -116,6 +118,52 @@ def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttentio
         converted = CBAM(channels, hidden_channels=hidden, kernel_size=kernel_size, bias=bias)
     converted.to(device=first.device, dtype=first.dtype).load_state_dict(state)
     return converted.train(module.training)
+
+
+def resnet_from_timm(module: nn.Module) -> ResNet:
+    """Return a ResNet with the weights of one of timm's, say seresnet50, which gives equal output.
+
+    It holds copies, on the device, in the dtype and in the training mode of `module`; `from_timm`
+    converts the attention of each block. timm has many variants of ResNet, and the weights of some
+    do not tell them apart: one image is run through both networks, and the outputs compared.
+
+    Raises:
+        TypeError: it is no ResNet of timm's.
+        ValueError: it was made with an option that has no counterpart here: another depth or stem,
+            groups, dilation, another activation or pooling.
+
+    Example, where timm is installed: resnet_from_timm(timm.create_model("seresnet50")).
+    """
+    kind, library = type(module).__name__, type(module).__module__.partition(".")[0]
+    if (library, kind) != ("timm", "ResNet"):
+        raise TypeError(f"resnet_from_timm takes a ResNet of timm's, not {library}'s {kind}")
+    theirs = copy.deepcopy(module).eval()
+    blocks = [[*theirs.get_submodule(f"layer{stage}").children()] for stage in (1, 2, 3, 4)]
+    found = hasattr(blocks[0][0], "conv3"), tuple(map(len, blocks))
+    depths = {(block.expansion == 4, depths): depth for depth, (block, depths) in DEPTHS.items()}
+    if found not in depths:
+        raise ValueError(f"blocks={found[1]} in four stages are none of the depths {[*DEPTHS]}")
+    weight = theirs.get_parameter("fc.weight")
+    ours = ResNet(depths[found], classes=len(weight)).to(weight).eval()
+    for stage, their_blocks in enumerate(blocks, start=1):
+        our_blocks = ours.get_submodule(f"layer{stage}").children()
+        for our_block, their_block in zip(our_blocks, their_blocks, strict=True):
+            if their_block.se is not None:
+                our_block.attention = from_timm(their_block.se)
+    state = {name.replace(".se.", ".attention."): w for name, w in theirs.state_dict().items()}
+    image = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64).to(weight)
+    try:
+        ours.load_state_dict(state)
+        with torch.no_grad():
+            same = torch.allclose(ours(image), theirs(image), rtol=1e-2, atol=1e-3)
+    except RuntimeError as error:
+        raise ValueError(f"its weights do not fit ResNet-{depths[found]}: {error}") from error
+    if not same:
+        raise ValueError(
+            f"its weights fit ResNet-{depths[found]}, but its output is another: it was made with "
+            "an option that has no counterpart here"
+        )
+    return ours.train(module.training)
 
 
 def cbam_from_official(state_dict: Mapping[str, Tensor]) -> CBAM:
