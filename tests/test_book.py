@@ -33,6 +33,14 @@ def read(path: Path) -> Chapter:
     return Chapter.read(path)
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_papers_are_in_the_bibliography(path):
+    paper = r"https?://(?:arxiv\.org/abs/[\d.]+|doi\.org/[^)\s]+|aclanthology\.org/[^)\s]+)"
+    named = {link for _, cell in read(path).markdown for link in re.findall(paper, cell.source)}
+    known = (ROOT / "book" / "bibliography.md").read_text(encoding="utf-8")
+    assert not {link for link in named if link not in known}
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter_keeps(path, rule):
