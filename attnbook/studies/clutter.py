@@ -25,7 +25,7 @@ INK = 0.3  # a pixel at least this bright is ink
 def cluttered(
     count: int, *, training: bool, seed: int
 ) -> tuple[Float[Tensor, "count 1 28 28"], Int[Tensor, " count"], Float[Tensor, "count 1 28 28"]]:
-    """Return pictures of one digit among four pieces of digits, its label, and the digit alone.
+    """Return pictures of one digit among three pieces of digits, its label, and the digit alone.
 
     Digits are those of `mnist` at half their size, 14 x 14; pieces are 6 x 6, cut from the middle.
     Both lie at random places, and where they overlap the brighter one shows. Training draws from
@@ -44,7 +44,7 @@ def cluttered(
     paste(alone, images[chosen], draw(SIDE - 14 + 1, 2, count))
     pictures = alone.clone()
     rows = torch.arange(count)
-    for _ in range(4):
+    for _ in range(3):
         others = images[pool[draw(len(pool), count)]]
         y, x = (rearrange(start, "n -> n 1") + torch.arange(6) for start in 2 + draw(5, 2, count))
         pieces = others[rows[:, None, None], y[:, :, None], x[:, None, :]]
@@ -136,8 +136,8 @@ def train(gate: Callable[[int], nn.Module], *, seed: int, pictures: int) -> Clut
         model,
         lambda model, x, labels: F.cross_entropy(model(x), labels),
         (images, labels),
-        steps=pictures // 64,
-        batch_size=64,
+        steps=pictures // 32,
+        batch_size=32,
         lr=1e-2,
         seed=seed,
     )
@@ -267,7 +267,7 @@ def run(*, seeds: int, pictures: int, tested: int) -> dict[str, Any]:
 
 
 FULL = {"seeds": 10, "pictures": 10_000, "tested": 2000}
-QUICK = {"seeds": 1, "pictures": 384, "tested": 20}
+QUICK = {"seeds": 1, "pictures": 192, "tested": 20}
 
 if __name__ == "__main__":
     main(run, full=FULL, quick=QUICK)
