@@ -148,7 +148,7 @@ def resnet_from_timm(module: nn.Module) -> ResNet:
     for stage, their_blocks in enumerate(blocks, start=1):
         our_blocks = ours.get_submodule(f"layer{stage}").children()
         for our_block, their_block in zip(our_blocks, their_blocks, strict=True):
-            if their_block.se is not None:
+            if isinstance(their_block.se, nn.Module):
                 our_block.attention = from_timm(their_block.se)
     state = {name.replace(".se.", ".attention."): w for name, w in theirs.state_dict().items()}
     image = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64).to(weight)
