@@ -1,0 +1,1 @@
+"""Side-by-side timings of every mechanism and its peers: `python -m benchmarks --help`."""
