@@ -14,7 +14,7 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "FCN": lambda: warps.dense(warps.DIGIT, 111),
     "ST-FCN": lambda: warps.warped_dense(warps.DIGIT, 84),
     "ST-FCN, default start": lambda: warps.warped_dense(warps.DIGIT, 84, identity=False),
-    "CNN": lambda: warps.convolutional(warps.DIGIT, 232),
+    "CNN": lambda: warps.convolutional(warps.DIGIT, 363),
 }
 BINS = [(0, 30), (30, 60), (60, 90), (90, 120), (120, 150), (150, 180)]  # degrees, either way
 
@@ -40,7 +40,7 @@ def run(*, seeds: int, steps: int) -> dict[str, Any]:
     return found
 
 
-FULL: dict[str, Any] = {"seeds": 5, "steps": 1600}
+FULL: dict[str, Any] = {"seeds": 5, "steps": 1200}
 QUICK: dict[str, Any] = {"seeds": 1, "steps": 6}
 
 if __name__ == "__main__":

@@ -89,9 +89,9 @@ def convolutional(size: int, hidden: int) -> nn.Sequential:
     """Return two convolutions with pooling, one hidden layer and a classifier."""
     side = ((size - 4) // 2 - 4) // 2
     return nn.Sequential(
-        nn.Conv2d(1, 12, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(12, 24, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(24 * side**2, hidden), nn.ReLU(), nn.Linear(hidden, 10),
+        nn.Conv2d(1, 8, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(16 * side**2, hidden), nn.ReLU(), nn.Linear(hidden, 10),
     )  # fmt: skip
 
 
@@ -121,9 +121,9 @@ def warped_convolutional(size: int, hidden: int) -> nn.Sequential:
     """Return a convolutional network behind a convolutional spatial transformer."""
     side = ((size // 2 - 4) // 2 - 4) // 2
     layers = nn.Sequential(
-        nn.AvgPool2d(2), nn.Conv2d(1, 12, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(12, 12, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(12 * side**2, 32), nn.ReLU(),
+        nn.AvgPool2d(2), nn.Conv2d(1, 8, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(8 * side**2, 32), nn.ReLU(),
     )  # fmt: skip
     return warped(layers, nn.Linear(32, 6), convolutional(DIGIT, hidden))
 
@@ -133,8 +133,8 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "FCN": lambda: dense(RTS.size, 55),
     "ST-FCN": lambda: warped_dense(RTS.size, 51),
     "ST-FCN, default start": lambda: warped_dense(RTS.size, 51, identity=False),
-    "CNN": lambda: convolutional(RTS.size, 78),
-    "ST-CNN": lambda: warped_convolutional(RTS.size, 222),
+    "CNN": lambda: convolutional(RTS.size, 122),
+    "ST-CNN": lambda: warped_convolutional(RTS.size, 352),
 }
 
 
@@ -246,7 +246,7 @@ def run(*, seeds: int, steps: int) -> dict[str, Any]:
     return compare(NETWORKS, RTS, seeds=seeds, steps=steps)[0]
 
 
-FULL: dict[str, Any] = {"seeds": 5, "steps": 800}
+FULL: dict[str, Any] = {"seeds": 5, "steps": 600}
 QUICK: dict[str, Any] = {"seeds": 1, "steps": 6}
 
 if __name__ == "__main__":
