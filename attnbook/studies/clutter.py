@@ -117,13 +117,22 @@ class Parallel(nn.Module):
         return x * self.channel.gate(x) * self.spatial.gate(x)
 
 
+def half_open(gate: nn.Module) -> nn.Module:
+    """Return the gate with every mask at 0.5 to begin with, as the authors' code has it."""
+    for part in gate.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.zeros_(part.weight)
+    return gate
+
+
 GATES: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda channels: nn.Identity(),
-    "channel, then spatial": lambda channels: CBAM(channels, 4),
-    "spatial, then channel": lambda channels: nn.Sequential(
-        SpatialAttention(), ChannelAttention(channels, 4)
+    "channel, then spatial": lambda channels: half_open(CBAM(channels, 4)),
+    "spatial, then channel": lambda channels: half_open(
+        nn.Sequential(SpatialAttention(), ChannelAttention(channels, 4))
     ),
-    "parallel": Parallel,
+    "parallel": lambda channels: half_open(Parallel(channels)),
+    "channel, then spatial, weight 1": lambda channels: CBAM(channels, 4),
 }
 
 
@@ -241,7 +250,7 @@ def run(*, seeds: int, pictures: int, tested: int) -> dict[str, Any]:
         for name, change in REPLACED.items():
             replaced[name].append(accuracy_with(change, cbam, data))
         torch.manual_seed(seed)
-        untrained = ClutterNetwork(GATES["channel, then spatial"]).eval()
+        untrained = ClutterNetwork(GATES["channel, then spatial, weight 1"]).eval()
         x, alone = data[0][:200], data[2][:200]
         found = {
             "mask": [mask for mask, _ in masks(cbam, x)],
@@ -249,7 +258,7 @@ def run(*, seeds: int, pictures: int, tested: int) -> dict[str, Any]:
             "activation without a gate": [
                 reduce(a, "b c h w -> b 1 h w", "mean") for a in models["none"].activations(x)
             ],
-            "untrained mask": [mask for mask, _ in masks(untrained, x)],
+            "untrained mask, weight 1": [mask for mask, _ in masks(untrained, x)],
             "picture": [x],
         }
         for name, maps in found.items():
