@@ -194,7 +194,10 @@ def test_derivatives(device, check):
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({}, "channels=None and kernel_size=None: give exactly one"),
+        (
+            {},
+            "channels=None and kernel_size=None: give exactly one of them; the kernel size follows",
+        ),
         ({"channels": 64, "kernel_size": 3}, "channels=64 and kernel_size=3: give exactly one"),
         ({"kernel_size": 4}, "kernel_size=4 must be odd"),
         ({"kernel_size": 0}, "kernel_size=0 must be odd and at least 1"),

@@ -230,6 +230,15 @@ def test_half_types_are_rotated_by_angles_in_float32(device, dtype):
     assert (rotate(x, rounded) - exact).abs().max() > 1
 
 
+def test_features_are_turned_in_the_finer_of_the_two_types(device):
+    x, angles = randn(device, 5, 8), rotary_angles(torch.arange(5, device=device), 8)
+    assert angles.dtype == torch.float32
+    assert torch.equal(rotate(x, angles), rotate(x, angles.double()))
+    assert torch.equal(
+        rotate(x.float(), angles.double()), rotate(x.float().double(), angles.double()).float()
+    )
+
+
 def test_two_bases_do_not_share_anything(device):
     x = randn(device, 5, 4)
     outs = [RotaryEncoding(4, base=base)(x) for base in (10_000.0, 100.0, 10_000.0)]
@@ -636,10 +645,9 @@ VALUE_ERRORS = {
     "x has 1 axes, but needs at least 2": lambda t: RotaryEncoding(4)(t(4)),
     "x has 1 axes, but needs at least 2: (rows": lambda t: SinusoidalEncoding(4)(t(4)),
     "x has 1 axes, but needs at least 2: (rows, ": lambda t: LearnedEncoding(9, 4)(t(4)),
-    "x has 7 positions, but the table was made for max_length=5": lambda t: LearnedEncoding(5, 4)(
-        t(2, 7, 4)
-    ),
-    "x has 6 features, but the angles turn 4 (2 pairs)": lambda t: rotate(t(3, 6), t(3, 2)),
+    "x has 7 positions, but the table was made for max_length=5: a learned encoding cannot be read "
+    "past its last row": lambda t: LearnedEncoding(5, 4)(t(2, 7, 4)),
+    "x has 6 features, but the angles turn 4 (2 pairs)": lambda t: rotate(t(1, 3, 6), t(1, 3, 2)),
     "angles of shape (5, 2) do not fit x of shape (3, 4): they need 3 positions": lambda t: rotate(
         t(3, 4), t(5, 2)
     ),

@@ -262,6 +262,11 @@ def test_half_the_size_averages_four_pixels(device):
     assert_close(warp(x, IDENTITY, size=(3, 4)), F.avg_pool2d(x, 2))
 
 
+def test_an_output_of_one_pixel_is_the_middle_of_the_image(device):
+    x = image(device, 5, 7)
+    assert_close(warp(x, IDENTITY, size=(1, 1)), x[..., 2:3, 3:4])
+
+
 def test_composed_maps_are_multiplied_matrices(device):
     first, second = random_theta(device).detach(), random_theta(device).detach()
     last_row = double([[0.0, 0.0, 1.0]], device)
