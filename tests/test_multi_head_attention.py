@@ -704,7 +704,14 @@ class Operators(TorchDispatchMode):
 
 @pytest.mark.parametrize("kwargs", [{}, {"is_causal": True}, {"mask": True}, {"kv": 1}], ids=str)
 def test_the_fused_path_calls_one_kernel_on_views(device, kwargs):
+    kwargs = dict(kwargs)
     kv_heads = kwargs.pop("kv", None)
+    if kv_heads is not None:
+        q, k = (torch.randn(2, heads, 5, 2, device=device) for heads in (4, kv_heads))
+        with Operators() as operators:
+            F.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+        if any("softmax" in name for name in operators.names):
+            pytest.skip("this torch has no fused kernel for grouped queries here: 2.8 on a CPU")
     module = make(device, num_kv_heads=kv_heads, dtype=torch.float32).eval()
     if "mask" in kwargs:
         kwargs = {"mask": random_mask(device, 2, 1, 5)}
