@@ -231,7 +231,6 @@ def accuracy_with(
     return right
 
 
-@torch.no_grad()
 def run(*, seeds: int, pictures: int, tested: int) -> dict[str, Any]:
     """Train each network once a seed; measure its answers, and where masks and activations lie."""
     right: dict[str, list[float]] = {name: [] for name in GATES}
@@ -241,31 +240,30 @@ def run(*, seeds: int, pictures: int, tested: int) -> dict[str, Any]:
     example: list[Any] = []
     for seed in range(seeds):
         data = cluttered(tested, training=False, seed=seed)
-        models = {}
-        for name, gate in GATES.items():
-            with torch.enable_grad():
-                models[name] = train(gate, seed=seed, pictures=pictures)
-            right[name].append(accuracy(models[name], data))
-        cbam = models["channel, then spatial"]
-        for name, change in REPLACED.items():
-            replaced[name].append(accuracy_with(change, cbam, data))
-        torch.manual_seed(seed)
-        untrained = ClutterNetwork(GATES["channel, then spatial, weight 1"]).eval()
-        x, alone = data[0][:200], data[2][:200]
-        found = {
-            "mask": [mask for mask, _ in masks(cbam, x)],
-            "what the mask is made from": [source for _, source in masks(cbam, x)],
-            "activation without a gate": [
-                reduce(a, "b c h w -> b 1 h w", "mean") for a in models["none"].activations(x)
-            ],
-            "untrained mask, weight 1": [mask for mask, _ in masks(untrained, x)],
-            "picture": [x],
-        }
-        for name, maps in found.items():
-            lie.setdefault(name, []).append([placement(m, x, alone) for m in maps])
-        near.append(round(near_digit(alone).float().mean().item(), 4))
-        if seed == 0:
-            example = [(100 * m[:2, 0]).round().int().tolist() for m in found["mask"]]
+        models = {name: train(gate, seed=seed, pictures=pictures) for name, gate in GATES.items()}
+        with torch.no_grad():
+            for name, model in models.items():
+                right[name].append(accuracy(model, data))
+            cbam = models["channel, then spatial"]
+            for name, change in REPLACED.items():
+                replaced[name].append(accuracy_with(change, cbam, data))
+            torch.manual_seed(seed)
+            untrained = ClutterNetwork(GATES["channel, then spatial, weight 1"]).eval()
+            x, alone = data[0][:200], data[2][:200]
+            found = {
+                "mask": [mask for mask, _ in masks(cbam, x)],
+                "what the mask is made from": [source for _, source in masks(cbam, x)],
+                "activation without a gate": [
+                    reduce(a, "b c h w -> b 1 h w", "mean") for a in models["none"].activations(x)
+                ],
+                "untrained mask, weight 1": [mask for mask, _ in masks(untrained, x)],
+                "picture": [x],
+            }
+            for name, maps in found.items():
+                lie.setdefault(name, []).append([placement(m, x, alone) for m in maps])
+            near.append(round(near_digit(alone).float().mean().item(), 4))
+            if seed == 0:
+                example = [(100 * m[:2, 0]).round().int().tolist() for m in found["mask"]]
     return {
         "accuracy": right,
         "accuracy with the mask replaced by": replaced,
