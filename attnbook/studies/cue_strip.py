@@ -24,8 +24,10 @@ class GatedNetwork(nn.Module):
     """Two convolutions, each with a gate behind it, and a linear layer; no residual connections.
 
     `gate(channels)` makes the module that stands behind each convolution; nn.Identity is no gate.
-    What the linear layer reads depends on an 8 x 8 window of the image and no further, as long as
-    the gates do not look further.
+    A unit of the last feature map depends on 8 x 8 pixels and no further, as long as the gates do
+    not look further: on a cue strip, none sees both a digit and the cue. The last pooling is less
+    strict. Its second window of columns, 3 to 6, ends in one that sees the cue's first column, so
+    that a maximum can pass a little of the cue on.
     """
 
     def __init__(self, gate: Callable[[int], nn.Module]) -> None:
