@@ -108,7 +108,7 @@ class SpatialAttention(nn.Module):
             ValueError: x has a wrong number of axes, or an empty side.
         """
         check_image(x)
-        average = reduce(x, "b c h w -> b h w", "mean")
+        average = reduce(x, "b c h w -> b h w", mean).to(x.dtype)
         maximum = reduce(x, "b c h w -> b h w", "max")
         logits = self.conv(rearrange([average, maximum], "pool b h w -> b pool h w"))
         return torch.sigmoid(logits).to(x.dtype)

@@ -7,6 +7,8 @@ Paper: Hu, Shen and Sun (2017), Squeeze-and-Excitation Networks, https://arxiv.o
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
@@ -84,7 +86,10 @@ def mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     >>> reduce(torch.ones(2, 3, 4, 4, dtype=torch.float16), "b c h w -> b c", mean).dtype
     torch.float32
     """
-    return x.mean(axes, dtype=torch.promote_types(x.dtype, torch.float32))
+    # x.mean(axes) is the same number, but its backward pass writes the gradient out for each pixel.
+    # That of a sum is one number for all of them.
+    count = math.prod(x.shape[axis] for axis in axes)
+    return x.sum(axes, dtype=torch.promote_types(x.dtype, torch.float32)) / count
 
 
 def pointwise(z: Float[Tensor, "*batch c"], conv: nn.Conv2d) -> Float[Tensor, "*batch out"]:
