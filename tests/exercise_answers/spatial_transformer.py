@@ -113,7 +113,7 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
 
 WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
     spatial_transformer.check_sampling_grid: [
-        (lambda t, h, w: affine_grid(t, h, w).flip(-1), r"\(y, x\)"),
+        (lambda t, h, w: affine_grid(t, h, w).flip(-1), "(y, x)"),
         (corners, "should be the edges"),
         (lambda t, h, w: grid_by_matrix(t, h, w, last=0.0), "left out"),
         (lambda t, h, w: affine_grid(t[:, [1, 0, 2]], h, w), "first column"),
@@ -139,7 +139,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
     ],
     spatial_transformer.check_combine: [
         (lambda a, b: by_parts(b, a), "other order"),
-        (lambda a, b: torch.cat([a[:, :2] @ b[:, :2], a[:, 2:] + b[:, 2:]], 1), "shift is not"),
+        (lambda a, b: torch.cat([a[:, :2] @ b[:, :2], a[:, 2:] + b[:, 2:]], 1), "the shift not"),
         (lambda a, b: a + b, "not a sum"),
         (lambda a, b: inverse(by_parts(a, b)), "not the same as warping"),
         (lambda a, b: square(a) @ square(b), "shape"),
