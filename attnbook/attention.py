@@ -373,7 +373,8 @@ def check_features(name: str, x: Tensor, features: int) -> None:
 def _check_broadcast(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
     fits = all(
         size == full or size == 1  # noqa: PLR1714 (torch.compile misreads `in` on dynamic sizes)
-        for size, full in zip(reversed(tensor.shape), reversed(shape), strict=False)
+        # Without strict=False, which the compiler of torch 2.8 takes for strict=True.
+        for size, full in zip(reversed(tensor.shape), reversed(shape))  # noqa: B905
     )
     if tensor.ndim > len(shape) or not fits:
         raise ValueError(

@@ -188,7 +188,8 @@ def rotate(
         angles.ndim not in (2, x.ndim)
         or any(
             size != full and size != 1  # noqa: PLR1714 (torch.compile misreads `in` with dynamic sizes)
-            for size, full in zip(angles.shape[-2::-1], x.shape[-2::-1], strict=False)
+            # Without strict=False, which the compiler of torch 2.8 takes for strict=True.
+            for size, full in zip(angles.shape[-2::-1], x.shape[-2::-1])  # noqa: B905
         )
     ):
         raise ValueError(
