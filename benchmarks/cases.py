@@ -88,7 +88,7 @@ def multi_head_attention(batch: int, length: int, *, dim: int = 512, heads: int 
             names = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
             for name, other in names.items():  # it has no biases; ours start at 0
                 getattr(theirs, other).weight.data.copy_(getattr(ours, name).weight.data)
-            return Variant(lambda x: theirs(x)[0], [theirs])
+            return Variant(theirs, [theirs])
 
         return make
 
@@ -184,7 +184,7 @@ def spatial_transformer(batch: int, channels: int, side: int) -> Case:
         theirs = Pose(batch)
         theta = rearrange(pose.theta.data, "b (xy three) -> b xy three", xy=2)
         last_row = repeat(torch.tensor([0.0, 0.0, 1.0]), "three -> b 1 three", b=batch)
-        to_normal = normal(side, side)
+        to_normal = normal(side, side, align_corners=False)
         in_pixels = to_normal.inverse() @ torch.cat([theta, last_row], dim=1).inverse() @ to_normal
         theirs.theta.data = rearrange(in_pixels[:, :2], "b xy three -> b (xy three)").contiguous()
         return Variant(

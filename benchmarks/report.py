@@ -86,7 +86,7 @@ def limit(row: dict[str, Any], quantity: str) -> float | None:
 def verdict(reached: float, at_most: float | None, tolerance: float = 0.0) -> str:
     if at_most is None:
         return ""
-    excess = reached / at_most - 1
+    excess = round(reached / at_most - 1, 2)
     if excess <= 0:
         return "met"
     return "within tolerance" if excess <= tolerance else f"missed by {100 * excess:.0f} %"
@@ -99,20 +99,23 @@ def time_verdict(row: dict[str, Any]) -> str:
 
 
 def memory_verdict(row: dict[str, Any]) -> str:
-    ours, theirs = (round(mib, 1) for mib in row["mib"])  # as shown
-    return verdict(ours / theirs, limit(row, MEMORY)) if row["pass"] == BOTH else ""
+    ours, theirs = row["mib"]
+    return verdict(ours / theirs, limit(row, MEMORY), 0.05) if row["pass"] == BOTH else ""
 
 
 def summary(record: dict[str, Any]) -> str:
     """Return how many goals are met, and which are not."""
     judged = [
-        (f"{row['mechanism']} {row['size']}, {what}, beside {row['beside']}", said)
+        (f"{TITLES[row['mechanism']][0]} {row['size']}, {what}, beside {row['beside']}", said)
         for row in record["rows"]
         for what, said in [(row["pass"], time_verdict(row)), (MEMORY, memory_verdict(row))]
         if said
     ]
     judged += [
-        (f"{row['mechanism']} {row['size']}, {MEMORY}", verdict(row["mib"], MOST_MIB[row["size"]]))
+        (
+            f"{TITLES[row['mechanism']][0]} {row['size']}, {MEMORY}",
+            verdict(row["mib"], MOST_MIB[row["size"]]),
+        )
         for row in record["memory"]
     ]
     met, within = ([said for _, said in judged].count(kind) for kind in ("met", "within tolerance"))
@@ -183,8 +186,9 @@ the optimiser, gradients of the input and of all weights. Memory is the most tha
 one moment of forward and backward, beyond input and weights: ours, then theirs.
 
 A goal was set beforehand for most rows. Readings above 10 ms repeat to 5 %, shorter ones to
-15 %; a goal that is missed by no more than that counts as within tolerance. B is the batch, N the
-length, C the channels, followed by height x width.
+15 %; a goal that is missed by no more than that counts as within tolerance (memory: 5 %).
+
+B is the batch, N the length, C the channels, and what follows is height x width.
 """
 
 
@@ -249,5 +253,6 @@ def _goal(row: dict[str, Any], quantity: str) -> list[str]:
     at_most = limit(row, quantity)
     if at_most is None:
         return []
-    said = memory_verdict(row) if quantity == MEMORY else time_verdict(row)
-    return [f"goal {at_most:g}: {said}"]
+    if quantity == MEMORY:
+        return [f"no more: {memory_verdict(row)}"]
+    return [f"goal {at_most:g}: {time_verdict(row)}"]
