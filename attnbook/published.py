@@ -105,6 +105,14 @@ def resnet_costs(
     return parameters, products
 
 
+@cache
+def elements(depth: int) -> Counter[str]:
+    """Return how many numbers each operator of a ResNet without attention returns in all."""
+    with _Elements() as mode:
+        ResNet(depth, device="meta").eval()(image())
+    return mode.count
+
+
 def eca_flops(depth: int, gate: str) -> int:
     """Return the operations by the rules of the counter that ECA-Net's authors used.
 
@@ -112,9 +120,7 @@ def eca_flops(depth: int, gate: str) -> int:
     the pooling; in a gate, one for each number that is averaged and one for the mean, and in a
     matrix the multiplications and the additions. The stride is in the 3x3 convolution.
     """
-    with _Elements() as elements:
-        ResNet(depth, device="meta").eval()(image())
-    count = elements.count
+    count = elements(depth)
     more = 4 * count["native_batch_norm"] + count["relu"] + 8 * count["max_pool2d_with_indices"]
     if gate != "none":
         more += sum(c * (n + 1) for c, n in blocks(depth))

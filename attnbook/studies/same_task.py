@@ -18,6 +18,7 @@ from attnbook.resnet import BasicBlock
 from attnbook.spatial_transformer import SpatialTransformer, init_identity
 from attnbook.squeeze_excitation import SqueezeExcitation
 from attnbook.studies import main
+from attnbook.studies.cue_strip import difference
 from attnbook.studies.warps import Task, draw, poses, split
 from attnbook.training import fit
 
@@ -117,6 +118,20 @@ def run(*, seeds: int, steps: int) -> dict[str, list[float]]:
                 right = model(images).argmax(-1) == labels
             results[name].append(round(right.float().mean().item(), 4))
     return results
+
+
+def against(baseline: str, runs: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+    """Return for each other network how many points better it is, and half of the 95 % interval.
+
+    `runs` has the accuracies of each network, one number per seed, and is compared seed by seed.
+
+    >>> runs = {"a": [0.5, 0.6, 0.7], "b": [0.6, 0.7, 0.8]}
+    >>> [round(abs(number), 2) for number in against("a", runs)["b"]]
+    [10.0, 0.0]
+    """
+    percent = {name: [100 * share for share in shares] for name, shares in runs.items()}
+    without = percent.pop(baseline)
+    return {name: difference(shares, without) for name, shares in percent.items()}
 
 
 FULL: dict[str, Any] = {"seeds": 10, "steps": 320}
