@@ -88,7 +88,7 @@ def mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """
     # x.mean(axes) is the same number, but its backward pass writes the gradient out for each pixel.
     # That of a sum is one number for all of them.
-    count = math.prod(x.shape[axis] for axis in axes)
+    count = math.prod([x.shape[axis] for axis in axes])  # a list: the compiler takes no generator
     return x.sum(axes, dtype=torch.promote_types(x.dtype, torch.float32)) / count
 
 

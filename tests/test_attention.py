@@ -548,6 +548,11 @@ def test_a_copy_gives_the_same_answers(device, duplicate):
     assert_close(duplicate(module)(*inputs), module(*inputs), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.0, 20.0])
+def test_cosine_score_starts_at_any_scale_above_0(device, scale):
+    assert_close(CosineScore(scale, device=device).log_scale.exp().item(), scale)
+
+
 def test_initial_values_are_those_of_linear():
     torch.manual_seed(1)
     cross, additive = CrossAttention(4, 6), AdditiveScore(4, 6, 8)
@@ -599,7 +604,9 @@ def cross(t, *, x=(2, 4), context=(3, 6), **kwargs):
 
 
 VALUE_ERRORS = {
-    "query has 4 features but key has 5": lambda t: dot_product_score(t(2, 4), t(3, 5)),
+    "query has 4 features but key has 5: a dot product needs equally many; project one of them": (
+        lambda t: dot_product_score(t(1, 2, 4), t(1, 3, 5))
+    ),
     "query has 4 features but key has 6": lambda t: cosine_score(t(2, 4), t(3, 6)),
     "init_scale=0 must be above 0": lambda t: CosineScore(0),
     "init_scale=-1.5 must be above 0": lambda t: CosineScore(-1.5),
