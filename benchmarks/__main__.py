@@ -81,7 +81,7 @@ def run(
         for size in sizes[:1] if quick else sizes[1:2] if compiled else sizes:
             case = build(*size).to(device)
             print(f"{case.mechanism} {case.size} ...", file=sys.stderr)
-            rows += measure(case, seconds=0.3 if quick else 6.0, compiled=compiled)
+            rows += measure(case, seconds=0.3 if quick else 3.0, compiled=compiled)
             left_out |= dict.fromkeys(f"{name} ({case.mechanism})" for name in case.left_out)
         if not (quick or compiled):
             cases = [build(*size).to(device) for size in MEMORY_SIZES.get(build, [])]

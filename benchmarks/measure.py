@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.benchmark import Timer
 
 from attnbook.timing import paired_times, ratio
 from benchmarks.cases import Case, Variant
@@ -90,11 +90,15 @@ def prepare(variant: Variant, x: Tensor, kind: str) -> Callable[[], Any]:
 
 
 def rounds_within(seconds: float, runs: dict[str, Callable[[], Any]]) -> int:
-    threads = torch.get_num_threads()
-    timers = [Timer("f()", globals={"f": f}, num_threads=threads) for f in runs.values()]
-    once = [timer.timeit(1).mean for timer in timers]
-    # A reading lasts 0.01 s or one call, after two calls to warm up.
-    one_round = sum(max(0.01, mean) + 2 * mean for mean in once)
+    """Return how many rounds take so long; the functions have run before."""
+    one_round = 0.0
+    for function in runs.values():
+        start = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        once = time.perf_counter() - start
+        one_round += max(0.01, once) + 2 * once  # a reading, after two calls to warm up
     return min(max(FEWEST_ROUNDS, int(seconds / one_round)), MOST_ROUNDS)
 
 
