@@ -75,8 +75,9 @@ class SpatialAttention(nn.Module):
     The convolution has 2 channels in and 1 out, a window of kernel_size x kernel_size, zeros
     around the image and no bias. The batch normalisation is in the authors' code, not in their
     formula; it starts as PyTorch's does, with weight 1, bias 0 and momentum 0.1 (theirs starts
-    with weight 0, so that every gate starts at 0.5, and has momentum 0.01). While training, `gate`
-    updates its running statistics as `forward` does.
+    with weight 0, so that every gate starts at 0.5, and has momentum 0.01; for their start, call
+    nn.init.zeros_(layer.conv.bn.weight)). While training, `gate` updates its running statistics as
+    `forward` does.
 
     Raises:
         ValueError: kernel_size is even or below 1.

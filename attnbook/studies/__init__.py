@@ -7,6 +7,7 @@ with `--quick` it runs a small version and stores nothing.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import platform
 import subprocess
@@ -54,7 +55,7 @@ def main(
     text = json.dumps(record, indent=1)
     print(text)
     if settings is full:
-        name = Path(run.__code__.co_filename).stem
+        name = Path(inspect.unwrap(run).__code__.co_filename).stem  # also where run is decorated
         (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
