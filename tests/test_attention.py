@@ -631,10 +631,12 @@ VALUE_ERRORS = {
     "between 0 and keys=3": lambda t: padding_mask(4 * t(2).int(), 3),
 }
 TYPE_ERRORS = {
-    "mask has dtype torch.float32, not": lambda t: masked_softmax(t(2, 3), t(2, 3)),
+    "mask has dtype torch.float32, not torch.bool (True: may attend); terms to be added to the "
+    "scores are called bias": lambda t: masked_softmax(t(2, 3), t(2, 3)),
     "mask has dtype torch.int64, not": lambda t: look_up(t, mask=t(2, 3).long()),
     "mask has dtype torch.uint8, not": lambda t: cross(t, mask=t(2, 3).byte()),
-    "bias has dtype torch.bool, but": lambda t: look_up(t, bias=t(2, 3) > 0),
+    "bias has dtype torch.bool, but is added to the scores; what forbids or permits is called "
+    "mask": lambda t: look_up(t, bias=t(2, 3) > 0),
     "query has dtype torch.int64:": lambda t: look_up(lambda *shape: t(*shape).long()),
     "value has dtype torch.float64 but query has torch.float32": lambda t: attend(
         t(2, 4), t(3, 4), t(3, 4).double()

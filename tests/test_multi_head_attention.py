@@ -458,6 +458,12 @@ def test_dropout_acts_on_the_weights_in_training_only(device, path):
     assert_close(module.attend(query, eye)[1], weights)
 
 
+@every_path
+def test_a_dropout_of_1_leaves_the_bias_of_the_output(device, path):
+    module, x = make(device, dropout=1.0), random_input(device, 2, 5, 8)
+    assert_close(path(module.train(), x), module.out_proj.bias.expand(2, 5, 8))
+
+
 # PyTorch's layer: its state_dict, and its outputs by each of its own paths
 
 PYTORCHS_PATHS = {
@@ -1010,7 +1016,11 @@ CALLS = {
     ),
     "lengths": (call((2, 3, 8), (2, 5, 8), (2, 4, 8)), ValueError, "5 keys but 4 values"),
     "batches": (call((2, 3, 8), (4, 5, 8)), ValueError, r"'query': \(2,\), 'key': \(4,\)"),
-    "four axes": (call((1, 2, 3, 8)), ValueError, r"have \(4, 4, 4\) axes, but need 3"),
+    "four axes": (
+        call((1, 2, 3, 8)),
+        ValueError,
+        r"have \(4, 4, 4\) axes, but need 3 each .* or 2 each \(length, features\)",
+    ),
     "one axis": (call((8,)), ValueError, "query has 1 axes, but needs at least 2"),
     "mixed axes": (call((3, 8), (2, 5, 8)), ValueError, r"have \(2, 3, 3\) axes, but need 3"),
     "float mask": (
@@ -1027,7 +1037,7 @@ CALLS = {
     "mask of one axis": (
         call(mask=lambda t, b: b(5)),
         ValueError,
-        r"mask has 1 axes, but needs 2 \(queries, keys\), 3 \(batch, queries, keys\) or 4",
+        r"mask has 1 axes, but needs 2 .*, 3 .* or 4 \(batch, heads, queries, keys\)",
     ),
     "mask of five axes": (
         call(mask=lambda t, b: b(1, 2, 2, 3, 5)),

@@ -667,7 +667,8 @@ VALUE_ERRORS = {
     "length=-1 must be at least 0": lambda t: FloaterEncoding(4)(-1),
 }
 TYPE_ERRORS = {
-    "positions has dtype torch.bfloat16": lambda t: rotary_angles(t(3).bfloat16(), 4),
+    "positions has dtype torch.bfloat16, too coarse for long sequences; use torch.float32 (what is "
+    "rotated may be in any floating-point type)": lambda t: rotary_angles(t(3).bfloat16(), 4),
     "positions has dtype torch.float16": lambda t: RotaryEncoding(4)(t(3, 4), t(3).half()),
     "angles has dtype torch.bfloat16": lambda t: rotate(t(3, 4), t(3, 2).bfloat16()),
     "x has dtype torch.int64": lambda t: RotaryEncoding(4)(t(3, 4).long()),
