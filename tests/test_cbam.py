@@ -31,6 +31,11 @@ class TestSpatialSettings(VisionContract):
     def make(self, **kwargs):
         return SpatialAttention(kernel_size=3, **kwargs)
 
+    def test_autocast_keeps_the_dtype_of_the_gate(self, device):
+        module, x = self.make(device=device), self.image(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            assert module.gate(x).dtype == x.dtype
+
 
 class TestSettings(VisionContract, CompilerContract):
     asked_tolerance = 1.5

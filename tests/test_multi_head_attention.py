@@ -1093,3 +1093,7 @@ def test_bad_dtypes(path):
         TypeError, match=r"key has dtype torch\.float64 but query has torch.float32"
     ):
         path(module, torch.ones(2, 3, 8), torch.ones(2, 3, 8, dtype=torch.float64))
+    with pytest.raises(
+        TypeError, match=r"value has dtype torch\.float16 but query has torch.float32"
+    ):
+        path(module, *2 * [torch.ones(2, 3, 8)], torch.ones(2, 3, 8, dtype=torch.float16))

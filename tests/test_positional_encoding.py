@@ -265,7 +265,7 @@ def test_two_bases_do_not_share_anything(device):
 )
 def test_alibi_slopes(device, heads, expected):
     slopes = alibi_slopes(heads, device=device, dtype=F64)
-    assert slopes.device.type == device.type
+    assert (slopes.device.type, slopes.dtype) == (device.type, F64)
     assert_close(slopes.tolist(), expected)
     assert_close(alibi_slopes(heads), torch.tensor(expected))
 

@@ -169,6 +169,7 @@ def test_widths_and_initial_values(device):
     assert layer.fc2.weight.shape == (40, 2, 1, 1)
     assert sum(p.numel() for p in layer.parameters()) == 2 * 40 * 2 + 40 + 2
     assert SqueezeExcitation(8, hidden_channels=3).fc1.out_channels == 3
+    assert SqueezeExcitation(8, reduction=1).fc1.out_channels == 8
     assert set(SqueezeExcitation(8, 4, bias=False).state_dict()) == {"fc1.weight", "fc2.weight"}
     torch.manual_seed(1)
     ours = SqueezeExcitation(8, reduction=2).state_dict()

@@ -161,6 +161,7 @@ class VisionContract:
         [
             ((6, 5, 7), r"x has 3 axes, but needs 4: \(batch, channels, height, width\)"),
             ((1, 2, 6, 5, 7), "x has 5 axes, but needs 4"),
+            ((2, 0, 5, 7), r"x of shape \(2, 0, 5, 7\) has an empty side"),
             ((2, 6, 0, 7), r"x of shape \(2, 6, 0, 7\) has an empty side"),
             ((2, 6, 5, 0), r"x of shape \(2, 6, 5, 0\) has an empty side"),
         ],
