@@ -46,7 +46,8 @@ def test_wrong_answers_are_told_what_is_wrong(check, capsys):
     assert len(WRONG[check]) >= 4
     for answer, complaint in WRONG[check]:
         assert check(answer) is False
-        assert any(part in capsys.readouterr().out for part in complaint.split("|")), complaint
+        said = capsys.readouterr().out
+        assert any(part in said for part in complaint.split("|")), complaint
 
 
 @every_checker
