@@ -51,8 +51,7 @@ def moving(model):
 # Against others
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("depth, training", [(18, True), (50, False)])
 def test_torchvisions_weights_give_torchvisions_output(torchvision, device, depth, training):
     models = pytest.importorskip("torchvision.models")
     theirs = moving(getattr(models, f"resnet{depth}")(weights=None, num_classes=10))
@@ -84,8 +83,9 @@ def test_initial_values_are_torchvisions(torchvision):
             assert torch.equal(ours[name], weight)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "seresnet18", "seresnet50"])
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "name, training", [("resnet18", False), ("seresnet18", True), ("seresnet50", False)]
+)
 def test_timms_network_converts(torchvision, device, name, training):
     timm = pytest.importorskip("timm")
     theirs = moving(timm.create_model(name, num_classes=10)).to(device, torch.float64)
