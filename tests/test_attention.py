@@ -117,6 +117,19 @@ def test_bias_is_added_to_the_scores_as_pytorch_does(device, shape, masked):
     )
 
 
+@every_path
+def test_queries_may_be_shared_by_the_batch_of_keys_and_mask(device, path):
+    query, key, value = random_inputs(device, 2)
+    mask = random_mask(device, 2, 3, 5)
+    shared = path(query[:1], key, value, mask)
+    assert_close(shared, path(query[:1].expand(2, 3, -1), key, value, mask))
+
+
+def test_one_feature_is_not_scaled(device):
+    query, key = torch.tensor([[3.0]], device=device), torch.tensor([[2.0], [-5.0]], device=device)
+    assert dot_product_score(query, key).tolist() == [[6.0, -15.0]]
+
+
 @pytest.mark.parametrize("queries", [1, 3, 5])
 def test_causal_mask_is_pytorchs_lower_right(device, queries):
     inputs = random_inputs(device, 2, 1, queries=queries)

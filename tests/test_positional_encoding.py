@@ -277,7 +277,8 @@ def test_alibi_bias_is_minus_slope_times_distance(device, queries, keys):
     assert bias.shape == (12, queries, keys)
     slopes = alibi_slopes(12, dtype=F64).tolist()
     for h, i, j in itertools.product(range(12), range(queries), range(keys)):
-        assert_close(bias[h, i, j].item(), -slopes[h] * abs(i + keys - queries - j))
+        expected = -slopes[h] * abs(i + keys - queries - j)
+        assert_close(bias[h, i, j].item(), expected, rtol=1e-12, atol=0)
 
 
 def test_alibi_bias_depends_on_the_distance_alone_and_is_symmetric(device):
