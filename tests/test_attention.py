@@ -644,6 +644,7 @@ VALUE_ERRORS = {
     "to the scores' shape (5, 2, 3)": lambda t: cross(t, x=(5, 2, 4), mask=t(2, 4) > 0),
     "lengths run from -1 to -1, but must lie": lambda t: padding_mask(-t(2).int(), 3),
     "between 0 and keys=3": lambda t: padding_mask(4 * t(2).int(), 3),
+    "lengths run from 4 to 4": lambda t: padding_mask(4 * t(1).int(), 3),
 }
 TYPE_ERRORS = {
     "mask has dtype torch.float32, not torch.bool (True: may attend); terms to be added to the "

@@ -257,6 +257,15 @@ def test_batches_broadcast(device, path):
     assert_close(path(module, many, one), path(module, many, one.expand(4, 3, 8)))
 
 
+@pytest.mark.parametrize("queries, keys", [(2, 4), (4, 2)])
+def test_as_many_heads_as_queries_or_keys_are_not_taken_for_them(device, queries, keys):
+    module = make(device, num_heads=keys)
+    x, y = random_input(device, 3, queries, 8), random_input(device, 3, keys, 8)
+    assert_close(module(x, y, is_causal=True), by_attend(module, x, y, is_causal=True))
+    module = make(device, num_heads=queries)
+    assert_close(module(x, y, is_causal=True), by_attend(module, x, y, is_causal=True))
+
+
 @every_path
 @pytest.mark.parametrize("queries, keys", [(0, 5), (3, 0), (0, 0), (3, 5)])
 @pytest.mark.parametrize("batch", [0, 2])
@@ -730,6 +739,8 @@ def test_the_fused_path_calls_one_kernel_on_views(device, kwargs):
         fused = "aten._scaled_dot_product_flash_attention_for_cpu.default"
         assert operators.names.count(fused) == 1
     assert not any("softmax" in name or "bmm" in name for name in operators.names)
+    # No mask is made where the kernel can do without.
+    assert not any("arange" in name for name in operators.names)
 
 
 # Precision
