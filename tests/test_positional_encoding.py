@@ -58,7 +58,7 @@ def turn(angle):
 # Sinusoidal
 
 
-@pytest.mark.parametrize("base", [10_000.0, 100.0])
+@pytest.mark.parametrize("base", [10_000.0, 100.0, 0.5])
 @pytest.mark.parametrize("length, dim", [(0, 4), (1, 2), (7, 6), (40, 10)])
 def test_sinusoidal_is_its_formula(device, length, dim, base):
     encoding = sinusoidal_encoding(length, dim, base=base, device=device, dtype=F64)
@@ -404,6 +404,15 @@ def test_floater_starts_at_its_parameters_and_a_longer_path_begins_as_a_shorter(
         assert torch.equal(path[:4], shorter)
     assert [p.shape for p in module(0)] == [(0, 6)] * 3
     assert [p.shape for p in module(1)] == [(1, 6)] * 3
+
+
+def test_floater_evaluates_its_velocity_four_times_a_substep(device, monkeypatch):
+    module, times = FloaterEncoding(6, step=1.0, substeps=2, device=device), []
+    velocity = module.velocity
+    monkeypatch.setattr(module, "velocity", lambda t, p: times.append(t) or velocity(t, p))
+    module(4)
+    assert len(times) == 3 * 2 * 4
+    assert max(times) == 3
 
 
 def test_floaters_initial_values(device):
