@@ -150,6 +150,7 @@ def test_cross_attention_is_pytorchs_after_its_three_projections(device, bias, m
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
     result = output_and_gradients(expected, inputs)
+    assert cross(x, context, mask).shape == (2, 3, 8)
     assert_close(output_and_gradients(lambda *_: cross(x, context, mask), inputs), result)
     assert_close(output_and_gradients(lambda *_: cross.attend(x, context, mask)[0], inputs), result)
 
