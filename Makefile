@@ -32,12 +32,13 @@ SOURCES := pyproject.toml LICENSE README.md \
 	$(shell find attnbook -name __pycache__ -prune -o -name '.*' -prune -o -print)
 
 .PHONY: help book site test test-all lint types unit shapes notebooks-check browser slow \
-	notebooks repository requirements clean
+	mutants notebooks repository requirements clean
 
 help:
 	@echo 'make book         build the site into _build/html'
 	@echo 'make test         check style, types, site, package, notebooks and pages'
 	@echo 'make test-all     the same, and the slow tests'
+	@echo 'make mutants      change the mechanisms in some 2000 small ways, and say which changes no test notices'
 	@echo 'make notebooks    run every chapter and store its outputs, and gather their verdicts; CHAPTERS="attention eca" runs some'
 	@echo 'make repository   URL=https://github.com/someone/attnbook: say where the book lives'
 	@echo 'make requirements pin the newest packages that the chosen ones in requirements.txt allow'
@@ -129,6 +130,19 @@ slow: $(VENV)/attnbook.done
 	@echo '== notebooks, with two threads: what they print must not depend on that'
 	@python tests/notebooks.py check --jobs 1 --threads 2
 
+# Not a check: its answer is a number and a list to be read. tests/MUTANTS.md has the last ones. What
+# was tried before and has not changed since is not tried again; to start over, remove mutants/.
+MUTMUT := mutmut==3.8.1
+
+$(VENV)/mutmut.done: $(VENV)/packages.done
+	@$(BIN)/pip install -q $(MUTMUT)
+	@touch $@
+
+mutants: $(VENV)/attnbook.done $(VENV)/mutmut.done
+	@echo '== mutants: some 20 minutes of one processor; mutmut show NAME prints one'
+	@OMP_NUM_THREADS=1 nice mutmut run --max-children $(JOBS) >$(VENV)/mutants.log 2>&1 || { tail -n 30 $(VENV)/mutants.log; exit 1; }
+	@mutmut results
+
 # --- Writing ----------------------------------------------------------------------------------
 
 notebooks: $(VENV)/attnbook.done
@@ -149,5 +163,5 @@ requirements:
 	@mv $(VENV)-new/requirements.txt requirements.txt && rm -rf $(VENV)-new
 
 clean:
-	rm -rf $(VENV) $(VENV)-new _build dist .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-new _build dist mutants .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +
