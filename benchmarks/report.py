@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -183,7 +184,7 @@ whatever has to read its input twice.
 
 Forward is an evaluation without gradients; forward and backward is one step of training without
 the optimiser, gradients of the input and of all weights. Memory is the most that tensors hold at
-one moment of forward and backward, beyond input and weights: ours, then theirs.
+one moment of forward and backward, beyond input and weights: ours, then the others'.
 
 A goal was set beforehand for most rows. Readings above 10 ms repeat to 5 %, shorter ones to
 15 %; a goal that is missed by no more than that counts as within tolerance (memory: 5 %).
@@ -206,7 +207,8 @@ def page(records: list[dict[str, Any]]) -> str:
         for mechanism, rows in groupby(record["rows"], key=lambda row: row["mechanism"]):
             title, meaning = TITLES[mechanism]
             parts.append(f"### {title}\n\n{meaning}\n")
-            parts += [size_table(size, list(own)) for size, own in groupby(rows, _size)]
+            for size, own in groupby(rows, key=lambda row: row["size"]):
+                parts += size_tables(size, list(own))
             for row in record["memory"]:
                 if row["mechanism"] == mechanism:
                     goal = MOST_MIB[row["size"]]
@@ -218,41 +220,21 @@ def page(records: list[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-def size_table(size: str, rows: list[dict[str, Any]]) -> str:
-    ms = {row["pass"]: row["ms"][0] for row in rows}
-    lines = [
-        f"{size}: {ms[FORWARD]:.2f} ms forward, {ms[BOTH]:.2f} ms forward and backward.",
-        "",
-        "| Beside | Forward | Forward and backward | MiB |",
-        "|---|---|---|---|",
+def size_tables(size: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Return a narrow table for each pass, and a sentence on memory."""
+    for kind, own in groupby(rows, key=lambda row: row["pass"]):
+        measured = list(own)
+        lines = ["| Beside | Ratio | Goal |", "|---|---|---|"]
+        for row in measured:
+            lower, middle, upper = row["ratio"]
+            at_most = limit(row, kind)
+            goal = "" if at_most is None else f"{at_most:g}: {time_verdict(row)}"
+            lines.append(f"| {row['beside']} | {middle:.2f} ({lower:.2f}, {upper:.2f}) | {goal} |")
+        yield f"{size}, {kind}: {measured[0]['ms'][0]:.2f} ms.\n\n" + "\n".join(lines) + "\n"
+    both = [row for row in rows if row["pass"] == BOTH]
+    theirs = [
+        f"{row['beside']} {row['mib'][1]:.1f}"
+        + (f" (to take no more: {said})" if (said := memory_verdict(row)) else "")
+        for row in both
     ]
-    for name in dict.fromkeys(row["beside"] for row in rows):
-        forward, both = (
-            next(row for row in rows if (row["beside"], row["pass"]) == (name, kind))
-            for kind in (FORWARD, BOTH)
-        )
-        memory = [f"{both['mib'][0]:.1f}, {both['mib'][1]:.1f}", *_goal(both, MEMORY)]
-        cells = [
-            name,
-            *("; ".join([_times(row), *_goal(row, row["pass"])]) for row in (forward, both)),
-        ]
-        lines.append("| " + " | ".join([*cells, "; ".join(memory)]) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _size(row: dict[str, Any]) -> str:
-    return row["size"]
-
-
-def _times(row: dict[str, Any]) -> str:
-    lower, middle, upper = row["ratio"]
-    return f"{middle:.2f} ({lower:.2f}, {upper:.2f})"
-
-
-def _goal(row: dict[str, Any], quantity: str) -> list[str]:
-    at_most = limit(row, quantity)
-    if at_most is None:
-        return []
-    if quantity == MEMORY:
-        return [f"no more: {memory_verdict(row)}"]
-    return [f"goal {at_most:g}: {time_verdict(row)}"]
+    yield f"Memory: {both[0]['mib'][0]:.1f} MiB; {', '.join(theirs)}.\n"
