@@ -25,7 +25,7 @@ def test_no_unit_sees_both_a_digit_and_the_cue(gate):
     other_cue, other_digits = images.clone(), images.clone()
     other_cue[:, 2, :, 16:] *= -1
     other_digits[..., :8] = images[..., :8].roll(1, dims=0)
-    layers = cue_strip.GatedNetwork(cue_strip.GATES[gate]).eval().layers[:-1]
+    layers = cue_strip.GatedNetwork(cue_strip.GATES[gate]).eval().layers
     seen = [
         (layers(images) != layers(changed)).any(0).any(0).any(0)
         for changed in (other_digits, other_cue)

@@ -24,10 +24,8 @@ class GatedNetwork(nn.Module):
     """Two convolutions, each with a gate behind it, and a linear layer; no residual connections.
 
     `gate(channels)` makes the module that stands behind each convolution; nn.Identity is no gate.
-    A unit of the last feature map depends on 8 x 8 pixels and no further, as long as the gates do
-    not look further: on a cue strip, none sees both a digit and the cue. The last pooling is less
-    strict. Its second window of columns, 3 to 6, ends in one that sees the cue's first column, so
-    that a maximum can pass a little of the cue on.
+    A number that reaches the linear layer depends on 10 x 10 pixels and no further, as long as the
+    gates do not look further: on a cue strip, none sees both a digit and the cue.
     """
 
     def __init__(self, gate: Callable[[int], nn.Module]) -> None:
@@ -36,9 +34,9 @@ class GatedNetwork(nn.Module):
             nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), gate(16),
             nn.MaxPool2d(2),
             nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), gate(32),
-            nn.AdaptiveMaxPool2d((2, 4)),
+            nn.MaxPool2d(2),
         )  # fmt: skip
-        self.logits = nn.Linear(32 * 2 * 4, 10)
+        self.logits = nn.Linear(32 * 2 * 7, 10)
 
     def forward(self, x: Float[Tensor, "b 3 8 28"]) -> Float[Tensor, "b 10"]:
         """Return one logit per digit."""
