@@ -65,7 +65,7 @@ GATES: dict[str, Callable[[int], nn.Module]] = {
 
 
 def train(
-    gate: Callable[[int], nn.Module], *, seed: int, pairs: int = 3000, epochs: int = 8
+    gate: Callable[[int], nn.Module], *, seed: int, pairs: int = 3000, epochs: int = 12
 ) -> GatedNetwork:
     """Return a network trained on cue strips drawn with the seed, with the gate in it."""
     torch.manual_seed(seed)
@@ -114,7 +114,7 @@ def run(*, seeds: int, pairs: int, epochs: int) -> dict[str, list[float]]:
     return results
 
 
-FULL: dict[str, Any] = {"seeds": 10, "pairs": 3000, "epochs": 8}
+FULL: dict[str, Any] = {"seeds": 10, "pairs": 3000, "epochs": 12}
 QUICK: dict[str, Any] = {"seeds": 1, "pairs": 64, "epochs": 6}
 
 if __name__ == "__main__":

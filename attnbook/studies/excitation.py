@@ -81,7 +81,7 @@ def run(*, seeds: int, pairs: int, epochs: int) -> dict[str, list[float]]:
     return results
 
 
-FULL: dict[str, Any] = {"seeds": 10, "pairs": 3000, "epochs": 8}
+FULL: dict[str, Any] = {"seeds": 10, "pairs": 3000, "epochs": 12}
 QUICK: dict[str, Any] = {"seeds": 1, "pairs": 64, "epochs": 6}
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def run(*, seeds: int, pairs: int, epochs: int, orders: int) -> dict[str, Any]:
     return results
 
 
-FULL: dict[str, Any] = {"seeds": 10, "pairs": 3000, "epochs": 8, "orders": 10}
+FULL: dict[str, Any] = {"seeds": 10, "pairs": 3000, "epochs": 12, "orders": 10}
 QUICK: dict[str, Any] = {"seeds": 1, "pairs": 64, "epochs": 6, "orders": 1}
 
 if __name__ == "__main__":
