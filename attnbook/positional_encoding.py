@@ -17,7 +17,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
@@ -159,7 +159,7 @@ def rotate(
 ) -> Float[Tensor, "*batch n d"]:
     """Turn each pair of neighbouring features of x, (x_0, x_1), (x_2, x_3) ..., by its angle.
 
-    (a, b) -> (a cos - b sin, a sin + b cos)
+    (a, b) -> (a cos - b sin, a sin + b cos),    or    a + bi -> (a + bi) e^(i angle)
 
     Norms are kept, and the product of a query at m with a key at n depends on m - n only.
     `angles` is (n, d / 2), or has as many axes as x, with 1 where it is shared. Computed in
@@ -197,14 +197,13 @@ def rotate(
             f"they need {x.shape[-2]} positions, and 2 or {x.ndim} axes, with 1 where shared"
         )
     dtype = torch.promote_types(x.dtype, angles.dtype)
-    cos, sin = angles.to(dtype).cos(), angles.to(dtype).sin()
-    cos = repeat(cos, "... pair -> ... (pair two)", two=2)
-    sin = rearrange([-sin, sin], "two ... pair -> ... (pair two)")
-    # The partner of each feature. Rolling a pair by one swaps it, in fewer passes over memory than
-    # taking the even and the odd features apart and interleaving them again.
-    partner = rearrange(x.to(dtype), "... (pair two) -> ... pair two", two=2).roll(1, dims=-1)
-    partner = rearrange(partner, "... pair two -> ... (pair two)")
-    return torch.addcmul(x.to(dtype) * cos, partner, sin).to(x.dtype)
+    turn = torch.polar(torch.ones_like(angles, dtype=dtype), angles.to(dtype))
+    # A copy, because PyTorch reads two neighbours as a complex number only where they lie side by
+    # side, at an even place of memory.
+    x_copy = x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    pairs = torch.view_as_complex(rearrange(x_copy, "... (pair two) -> ... pair two", two=2))
+    turned = torch.view_as_real(pairs * turn)
+    return rearrange(turned, "... pair two -> ... (pair two)").to(x.dtype)
 
 
 class RotaryEncoding(nn.Module):

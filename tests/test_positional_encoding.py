@@ -155,12 +155,16 @@ def test_rotary_is_that_of_timm(device, torchvision):
     assert_close(rotate(x, angles), layers.apply_rot_embed(x, sin, cos))
 
 
-def test_rotary_is_multiplication_by_complex_numbers(device):
+def test_features_may_lie_anywhere_in_memory(device):
     x, angles = randn(device, 4, 5, 6), rotary_angles(positions(device, 5), 6)
-    turned = torch.view_as_complex(x.reshape(4, 5, 3, 2)) * torch.polar(
-        torch.ones_like(angles), angles
-    )
-    assert_close(rotate(x, angles), torch.view_as_real(turned).reshape(4, 5, 6))
+    layouts = {
+        "at an odd place": torch.cat([x.new_zeros(1), x.flatten()])[1:].view(4, 5, 6),
+        "with others between": torch.stack([x, -x], dim=-1)[..., 0],
+        "transposed": x.mT.contiguous().mT,
+    }
+    for name, same in layouts.items():
+        assert torch.equal(rotate(same, angles), rotate(x, angles)), name
+        assert torch.equal(same, x), name  # and were not turned themselves
 
 
 def test_sorted_into_even_and_odd_features_it_is_the_half_layout(device):
