@@ -2,7 +2,7 @@
 
 Axes: b batch, c channels, h height, w width; k, the channels that one gate looks at.
 
-Paper: Wang et al. (2020), ECA-Net, https://arxiv.org/abs/1910.03151.
+Paper: Wang et al. (2019), ECA-Net, https://arxiv.org/abs/1910.03151.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def adaptive_kernel_size(channels: int, gamma: float = 2.0, beta: float = 1.0) -
     k = the odd number nearest to |log2(c) + beta| / gamma, the larger of two that are equally near
 
     Eq. 12 of the paper, and the ties of the code in its figure 3. Never below 3, however: the
-    formula gives 1 for four channels and fewer, and a gate that sees one channel mixes nothing.
+    formula gives 1 for fewer than eight channels, and a gate that sees one channel mixes nothing.
 
     Raises:
         ValueError: channels is below 1, or gamma is not above 0.

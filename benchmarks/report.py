@@ -189,7 +189,8 @@ one moment of forward and backward, beyond input and weights: ours, then the oth
 A goal was set beforehand for most rows. Readings above 10 ms repeat to 5 %, shorter ones to
 15 %; a goal that is missed by no more than that counts as within tolerance (memory: 5 %).
 
-B is the batch, N the length, C the channels, and what follows is height x width.
+B is the batch, N the length, C the channels, and what follows is height x width. Each section names
+the machine, and the commit whose code it measured.
 """
 
 

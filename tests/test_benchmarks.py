@@ -13,6 +13,7 @@ import torch
 from torch.testing import assert_close
 
 from attnbook.costs import multiply_adds
+from attnbook.studies import stored
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # at the end: attnbook stays the installed one
@@ -266,6 +267,10 @@ def test_the_page_of_the_book_is_up_to_date():
     assert command.PAGE.read_text(encoding="utf-8") == report.page(command.stored_records()), (
         "run `python -m benchmarks --page`"
     )
+
+
+def test_what_the_last_chapter_draws_is_one_of_the_results():
+    assert stored("benchmark") in command.stored_records()
 
 
 def test_the_page_is_written_by_the_command(monkeypatch, tmp_path):
