@@ -172,7 +172,7 @@ def against(baseline: str, runs: dict[str, list[float]]) -> dict[str, tuple[floa
 FULL: dict[str, Any] = {
     "seeds": 10,
     "steps": 320,
-    "rates": [0.005, 0.01, 0.02, 0.04],
+    "rates": [0.005, 0.01, 0.02, 0.04, 0.08],
     "tuning_seeds": 3,
 }
 QUICK: dict[str, Any] = {"seeds": 1, "steps": 6, "rates": [0.02], "tuning_seeds": 1}
