@@ -7,6 +7,7 @@ import inspect
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ WIDTH = 7.2  # inches: at the width of a page's column the text of a figure is a
 def style() -> None:
     """Switch matplotlib to the style of the book. Call it once, at the top of a chapter."""
     chinese = Path(__file__).parent / "fonts" / "NotoSansSC-dates.otf"
-    font_manager.fontManager.addfont(chinese)
+    fonts = font_manager.fontManager
+    fonts.addfont(chinese)
+    # It comes in one weight. Where no other is installed, every bold title would warn of that.
+    fonts.ttflist.append(replace(fonts.ttflist[-1], weight=700))
     family = font_manager.FontProperties(fname=chinese).get_name()
     with warnings.catch_warnings():  # the notebook's own backend sets this off
         warnings.simplefilter("ignore", DeprecationWarning)

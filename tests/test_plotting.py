@@ -26,6 +26,13 @@ def test_chinese_dates_can_be_drawn():
     figure.canvas.draw()  # a missing glyph warns, and a warning is an error
 
 
+def test_bold_titles_find_their_fonts(caplog):
+    figure, ax = plt.subplots()
+    ax.set_title("Weights", fontweight="bold")
+    figure.canvas.draw()
+    assert not caplog.records
+
+
 def test_heatmap_names_rows_and_columns():
     _, ax = plt.subplots()
     plotting.heatmap(ax, torch.tensor([[0.0, 1.0], [0.25, 0.5]]), ["a", "b"], ["c", "d"])
