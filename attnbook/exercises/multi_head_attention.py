@@ -33,7 +33,7 @@ def check_split_heads(split_heads: Answer) -> Iterator[str]:
 @checker
 def check_multi_head(multi_head: Answer) -> Iterator[str]:
     """Check multi_head(x, w_q, w_k, w_v, w_o, heads): self-attention of x with several heads."""
-    x, *matrices = torch.randn(5, 12), *torch.randn(4, 12, 12)
+    x, *matrices = torch.randn(5, 12), *(torch.randn(4, 12, 12) / 12**0.5)  # scores stay small
     q, k, v = (rearrange(x @ w, "n (heads d) -> heads n d", heads=3) for w in matrices[:3])
 
     def output(q: torch.Tensor, k: torch.Tensor, heads: str = "n (heads d)") -> torch.Tensor:
