@@ -198,7 +198,7 @@ def habits(
 
     "turned", degrees: spread of the angles in which digits of a class leave the transformer.
     "off centre", pixels of the canvas: distance from the middle of the digit to the middle of what
-    the transformer reads, root of the mean square. "zoom": sqrt |det A|, mean; below 1 enlarges.
+    the transformer reads, root of the mean square. "zoom": sqrt |det L|, mean; below 1 enlarges.
     "mirrored": share of the maps that flip the image.
     """
     theta = transformer.theta(draw(digits, pose, task.size))
