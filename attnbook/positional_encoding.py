@@ -170,6 +170,9 @@ def rotate(
     half(sort(x)) = sort(rotate(x)) with sort = rearrange(x, "... (pair two) -> ... (two pair)",
     two=2). Sorting the rows of W_q and W_k so, head by head, moves weights from one to the other.
 
+    torch.compile warns that it generates no code for complex numbers. It calls PyTorch's own kernel
+    instead, which is no slower than this function without compiling.
+
     Raises:
         TypeError: the angles are in a half type.
         ValueError: the angles fit neither the features nor the positions of x, or have another

@@ -810,7 +810,15 @@ def settings_inputs(device, batch=2, queries=3, keys=5, dtype=torch.float32):
 # Tracing is what the module can break. What follows takes minutes, so it is marked slow; importing
 # inductor uses TorchScript, which warns that it is deprecated.
 inductor = pytest.param(
-    "inductor", marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+    "inductor",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+        # Said of rotations, which then run in PyTorch's own kernel.
+        pytest.mark.filterwarnings(
+            "ignore:Torchinductor does not support code generation for comp"
+        ),
+    ],
 )
 
 

@@ -500,7 +500,15 @@ def check_compiled(make, device, backend, dynamic):
 
 # Importing inductor uses TorchScript, which warns that it is deprecated.
 inductor = pytest.param(
-    "inductor", marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+    "inductor",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+        # Said of rotations, which then run in PyTorch's own kernel.
+        pytest.mark.filterwarnings(
+            "ignore:Torchinductor does not support code generation for comp"
+        ),
+    ],
 )
 every_backend = pytest.mark.parametrize("backend", ["eager", inductor])
 
