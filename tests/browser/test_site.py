@@ -46,6 +46,11 @@ AXE = """async () => {
         .filter(rule => ["serious", "critical"].includes(rule.impact))
         .flatMap(rule => rule.nodes.map(node => say(rule, node)));
 }"""
+# What lies left of the box that it stands in is reached by no scrolling.
+CUT_OFF = """() => [...document.querySelectorAll("main div.math")]
+    .filter(e => e.querySelector("mjx-math")?.getBoundingClientRect().left
+        < e.getBoundingClientRect().left - 1)
+    .map(e => e.textContent.slice(0, 80))"""
 UNREACHABLE = """() => [...document.querySelectorAll("main .math, main .math mjx-container")]
     .filter(e => ["auto", "scroll"].includes(getComputedStyle(e).overflowX))
     .filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0)
@@ -111,6 +116,7 @@ def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= pixels
         assert visit.page.evaluate(STICKING_OUT) == []
         assert visit.page.evaluate(UNREACHABLE) == []
+        assert visit.page.evaluate(CUT_OFF) == []
 
 
 def test_pictures_have_words(visit: Visit) -> None:
