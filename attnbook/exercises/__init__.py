@@ -40,7 +40,7 @@ def same(answer: object, expected: Tensor) -> bool:
         isinstance(answer, Tensor)
         and answer.shape == expected.shape
         and answer.dtype == expected.dtype
-        and torch.allclose(answer, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+        and torch.allclose(answer, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
     )
 
 
