@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from compilers import inductor
 from einops import rearrange, reduce
 from hypothesis import given
 from hypothesis import strategies as st
@@ -807,21 +808,7 @@ def settings_inputs(device, batch=2, queries=3, keys=5, dtype=torch.float32):
     return x, context, torch.arange(1, batch + 1, device=device)
 
 
-# Tracing is what the module can break. What follows takes minutes, so it is marked slow; importing
-# inductor uses TorchScript, which warns that it is deprecated.
-inductor = pytest.param(
-    "inductor",
-    marks=[
-        pytest.mark.slow,
-        pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-        # Said of rotations, which then run in PyTorch's own kernel.
-        pytest.mark.filterwarnings(
-            "ignore:Torchinductor does not support code generation for comp"
-        ),
-    ],
-)
-
-
+# Tracing is what the module can break.
 @pytest.mark.parametrize("backend", ["eager", inductor])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_to_one_graph_of_any_length(device, backend, dynamic):

@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from compilers import inductor
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -498,18 +499,6 @@ def check_compiled(make, device, backend, dynamic):
     assert graphs.frame_count == graphs_of_first
 
 
-# Importing inductor uses TorchScript, which warns that it is deprecated.
-inductor = pytest.param(
-    "inductor",
-    marks=[
-        pytest.mark.slow,
-        pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-        # Said of rotations, which then run in PyTorch's own kernel.
-        pytest.mark.filterwarnings(
-            "ignore:Torchinductor does not support code generation for comp"
-        ),
-    ],
-)
 every_backend = pytest.mark.parametrize("backend", ["eager", inductor])
 
 
