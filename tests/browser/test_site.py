@@ -51,6 +51,12 @@ CUT_OFF = """() => [...document.querySelectorAll("main div.math")]
     .filter(e => e.querySelector("mjx-math")?.getBoundingClientRect().left
         < e.getBoundingClientRect().left - 1)
     .map(e => e.textContent.slice(0, 80))"""
+# What is folded is folded once more first, so that it opens before our eyes.
+MOVING = """() => {
+    const folded = document.querySelectorAll("details");
+    folded.forEach(e => { e.open = false; e.getBoundingClientRect(); e.open = true; });
+    return document.getAnimations().map(e => e.animationName ?? e.transitionProperty);
+}"""
 UNREACHABLE = """() => [...document.querySelectorAll("main .math, main .math mjx-container")]
     .filter(e => ["auto", "scroll"].includes(getComputedStyle(e).overflowX))
     .filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0)
@@ -117,6 +123,10 @@ def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
         assert visit.page.evaluate(STICKING_OUT) == []
         assert visit.page.evaluate(UNREACHABLE) == []
         assert visit.page.evaluate(CUT_OFF) == []
+
+
+def test_nothing_moves_for_a_reader_who_asks_for_less_motion(visit: Visit) -> None:
+    assert visit.page.evaluate(MOVING) == []
 
 
 def test_pictures_have_words(visit: Visit) -> None:
