@@ -57,6 +57,11 @@ MOVING = """() => {
     folded.forEach(e => { e.open = false; e.getBoundingClientRect(); e.open = true; });
     return document.getAnimations().map(e => e.animationName ?? e.transitionProperty);
 }"""
+# A resize is heard before the next picture is drawn, and attnbook.js measures 100 ms later.
+MEASURED = """async () => {
+    await new Promise(requestAnimationFrame);
+    await new Promise(done => setTimeout(done, 150));
+}"""
 UNREACHABLE = """() => [...document.querySelectorAll("main .math, main .math mjx-container")]
     .filter(e => ["auto", "scroll"].includes(getComputedStyle(e).overflowX))
     .filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0)
@@ -66,7 +71,7 @@ UNREACHABLE = """() => [...document.querySelectorAll("main .math, main .math mjx
 @contextmanager
 def width(visit: Visit, pixels: int) -> Iterator[None]:
     visit.page.set_viewport_size({"width": pixels, "height": 800})
-    visit.page.wait_for_timeout(200)  # attnbook.js measures the formulas again
+    visit.page.evaluate(MEASURED)
     yield
     visit.page.set_viewport_size(DESKTOP)
 
