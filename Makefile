@@ -97,7 +97,7 @@ types: $(VENV)/attnbook.done
 	@pyright --pythonpath $(BIN)/python
 
 # Sphinx looks at the pages alone: a change of the look, or of what all pages share, builds them all.
-SHARED = $(shell find book/_static _config.yml _toc.yml $(VENV)/packages.done -newer _build/html/index.html 2>/dev/null | head -1)
+SHARED = $(shell find book/_static _config.yml _toc.yml $(VENV)/packages.done -newer _build/html/book/index.html 2>/dev/null | head -1)
 
 # Its limit is in seconds of a processor, so that a busy machine does not count.
 site: $(VENV)/attnbook.done
