@@ -1,5 +1,6 @@
 // What depends on the width of the page: formulas that are too wide for it scroll inside
-// themselves, and whatever scrolls can be reached from the keyboard.
+// themselves, and whatever scrolls can be reached from the keyboard. No line begins with the comma
+// that follows a formula, and no name is cut in the middle of a word.
 (function () {
   "use strict";
 
@@ -26,6 +27,20 @@
     waiting = window.setTimeout(fit, 100);
   }
 
+  // Between a formula and the text beside it a browser may always begin a new line.
+  function keepTogether() {
+    document.querySelectorAll(".bd-article span.math").forEach((span) => {
+      const after = span.nextSibling;
+      const marks = after && after.nodeType === Node.TEXT_NODE && after.data.match(/^[,.;:!?)\]\u2019\u201d]+/);
+      if (!marks) return;
+      after.splitText(marks[0].length);
+      const together = document.createElement("span");
+      together.className = "keep-together";
+      span.replaceWith(together);
+      together.append(span, after);
+    });
+  }
+
   // The arrows that unfold the contents have no name of their own.
   function nameTheArrows() {
     document.querySelectorAll("nav.bd-docs-nav details > summary").forEach((summary) => {
@@ -34,10 +49,21 @@
     });
   }
 
+  // A long name breaks behind a dot or an underscore.
+  function breakNames() {
+    document.querySelectorAll(".prev-next-title, .bd-article h1").forEach((title) => {
+      const text = title.firstChild;
+      if (!text || text.nodeType !== Node.TEXT_NODE) return;
+      const parts = text.data.split(/(?<=[._])(?=\w)/);
+      text.replaceWith(...parts.flatMap((part) => [part, document.createElement("wbr")]));
+    });
+  }
+
   window.addEventListener("load", () => {
     nameTheArrows();
+    breakNames();
     const ready = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;
-    Promise.resolve(ready).then(fit);
+    Promise.resolve(ready).then(keepTogether).then(fit);
     window.addEventListener("resize", fitSoon);
     document.addEventListener("toggle", fitSoon, true);
   });

@@ -62,6 +62,15 @@ MEASURED = """async () => {
     await new Promise(requestAnimationFrame);
     await new Promise(done => setTimeout(done, 150));
 }"""
+# A comma that follows a formula stands on its line, not at the beginning of the next.
+LEFT_BEHIND = """() => [...document.querySelectorAll("main span.math")].filter(e => {
+    const after = e.nextSibling;
+    if (after?.nodeType !== Node.TEXT_NODE || !/^[,.;:!?)]/.test(after.data)) return false;
+    const mark = document.createRange();
+    mark.setStart(after, 0);
+    mark.setEnd(after, 1);
+    return mark.getBoundingClientRect().top > e.getBoundingClientRect().bottom;
+}).map(e => e.textContent.slice(0, 80))"""
 UNREACHABLE = """() => [...document.querySelectorAll("main .math, main .math mjx-container")]
     .filter(e => ["auto", "scroll"].includes(getComputedStyle(e).overflowX))
     .filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0)
@@ -128,6 +137,7 @@ def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
         assert visit.page.evaluate(STICKING_OUT) == []
         assert visit.page.evaluate(UNREACHABLE) == []
         assert visit.page.evaluate(CUT_OFF) == []
+        assert visit.page.evaluate(LEFT_BEHIND) == []
 
 
 def test_nothing_moves_for_a_reader_who_asks_for_less_motion(visit: Visit) -> None:
