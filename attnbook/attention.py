@@ -1,7 +1,7 @@
 """Attention: a soft lookup. A query reads an average of the values, weighted by their keys' fit.
 
 Axes: i queries, j keys and values, d features of query and key, v features of a value,
-h hidden features; in front of them any number of batch axes.
+h hidden features, c features of the sequence looked at; in front of them any number of batch axes.
 
 Papers: Bahdanau, Cho and Bengio (2014), https://arxiv.org/abs/1409.0473;
 Vaswani et al. (2017), section 3.2, https://arxiv.org/abs/1706.03762.

@@ -122,7 +122,7 @@ class SpatialAttention(nn.Module):
 class CBAM(nn.Module):
     """Gate the channels, then gate the places of what is left.
 
-    x' = channel gate of x * x,    output = spatial gate of x' * x'
+    x' = channel_gate(x) * x,    output = spatial_gate(x') * x'
 
     Eqs. 1 to 3 of the paper. `reduction`, `hidden_channels` and `bias` belong to the channel gate,
     `kernel_size` to the spatial gate; initial values are theirs.

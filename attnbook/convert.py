@@ -78,15 +78,15 @@ def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttentio
 
     It holds copies, on the device, in the dtype and in the training mode of `module`, and gives
     equal output. The state_dict of these three also loads unchanged into a module of the right
-    sizes; this function reads the sizes off the weights. (timm rounds the hidden channels of SE up
-    to a multiple of 8, where the paper divides the channels by 16.)
+    sizes; this function reads the sizes off the weights. timm rounds the hidden channels of SE to
+    the nearest multiple of 8, at least 8, where the paper divides the channels by 16.
 
     Raises:
         TypeError: it is none of the three.
         ValueError: it was made with an option that has no counterpart here: another activation or
             gate, a normalisation, add_maxpool, use_mlp.
 
-    Example, where timm is installed: from_timm(timm.layers.SEModule(64)).
+    Example, where timm is installed: `from_timm(timm.layers.SEModule(64))`.
     """
     kind, library = type(module).__name__, type(module).__module__.partition(".")[0]
     if library != "timm" or kind not in ("SEModule", "EcaModule", "CbamModule"):
@@ -132,7 +132,7 @@ def resnet_from_timm(module: nn.Module) -> ResNet:
         ValueError: it was made with an option that has no counterpart here: another depth or stem,
             groups, dilation, another activation or pooling.
 
-    Example, where timm is installed: resnet_from_timm(timm.create_model("seresnet50")).
+    Example, where timm is installed: `resnet_from_timm(timm.create_model("seresnet50"))`.
     """
     kind, library = type(module).__name__, type(module).__module__.partition(".")[0]
     if (library, kind) != ("timm", "ResNet"):

@@ -3,7 +3,7 @@
 Two are added to the input (sinusoidal, learned), one turns queries and keys (rotary), one is added
 to the scores (ALiBi), one follows a differential equation along the positions (FLOATER).
 
-Axes: n positions, d features, of which d / 2 pairs; h heads, i queries, j keys.
+Axes: n positions, d features, of which d / 2 pairs, counted by l; h heads, i queries, j keys.
 
 Papers: Vaswani et al. (2017), section 3.5, https://arxiv.org/abs/1706.03762 (sinusoidal, learned);
 Su et al. (2021), https://arxiv.org/abs/2104.09864 (rotary);
@@ -34,7 +34,7 @@ def sinusoidal_encoding(
 ) -> Float[Tensor, "length dim"]:
     """Return a vector for each position, made of the sines and cosines of dim / 2 clock hands.
 
-    PE(p, 2i) = sin(p / base^(2i / dim)),    PE(p, 2i + 1) = cos(p / base^(2i / dim))
+    PE(p, 2l) = sin(p / base^(2l / dim)),    PE(p, 2l + 1) = cos(p / base^(2l / dim))
 
     Vaswani et al., section 3.5. The wavelengths grow from 2 pi to 2 pi base^((dim - 2) / dim).
     A step of k positions turns each (sin, cos) pair by a fixed angle: PE(p + k) = R_k PE(p).
@@ -131,9 +131,9 @@ def rotary_angles(
 ) -> Float[Tensor, "*batch n pair"]:
     """Return the angle, in radians, by which each of the dim / 2 pairs turns at each position.
 
-    angle(p, i) = p / base^(2i / dim),    i = 0 .. dim / 2 - 1
+    angle(p, l) = p / base^(2l / dim),    l = 0 .. dim / 2 - 1
 
-    Su et al. count i from 1 and write -2(i - 1) / dim in the exponent. The angles are float32, or
+    Su et al. count from 1 and write -2(i - 1) / dim in the exponent. The angles are float32, or
     float64 for positions in float64, whatever is rotated: bfloat16 has no number between 256 and
     258, so there angles are wrong by whole radians.
 
@@ -161,21 +161,22 @@ def rotate(
 
     (a, b) -> (a cos - b sin, a sin + b cos),    or    a + bi -> (a + bi) e^(i angle)
 
-    Norms are kept, and the product of a query at m with a key at n depends on m - n only.
+    Norms are kept, and the product of a query at p with a key at q depends on p - q only.
     `angles` is (n, d / 2), or has as many axes as x, with 1 where it is shared. Computed in
     float32 at least; the result has the dtype of x.
 
     This is the interleaved layout of Su et al. The half layout pairs feature i with feature
     i + d / 2; it computes the same on features sorted into the even and then the odd ones:
-    half(sort(x)) = sort(rotate(x)) with sort = rearrange(x, "... (pair two) -> ... (two pair)",
-    two=2). Sorting the rows of W_q and W_k so, head by head, moves weights from one to the other.
+    half(sort(x)) = sort(rotate(x)), with `rearrange(x, "... (pair two) -> ... (two pair)", two=2)`
+    for sort(x). Sorting the rows of `q_proj.weight` and `k_proj.weight` so, head by head, moves
+    weights from one to the other.
 
     torch.compile warns that it generates no code for complex numbers. It calls PyTorch's own kernel
     instead, which is no slower than this function without compiling.
 
     Raises:
         TypeError: the angles are in a half type.
-        ValueError: the angles fit neither the features nor the positions of x, or have another
+        ValueError: the angles do not fit the features or the positions of x, or have another
             number of axes.
 
     >>> rotate(torch.tensor([[1.0, 0.0]]), torch.tensor([[math.pi / 6]]))
@@ -265,9 +266,9 @@ def alibi_slopes(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, " h"]:
-    """Return the slope m of each head, a geometric sequence from 2^(-8 / h) down to 2^-8.
+    """Return the slope m of each head, a geometric sequence from 2^(-8 / heads) down to 2^-8.
 
-    m_k = 2^(-8 k / h),    k = 1 .. h
+    m_h = 2^(-8 h / heads),    h = 1 .. heads
 
     That is for a power of two. For other numbers of heads, as in the authors' code: the slopes for
     the nearest smaller power of two, followed by every other slope for twice that power. Press et

@@ -41,7 +41,8 @@ class Block(nn.Module):
 
     output = ReLU(attention(branch(x)) + downsample(x))
 
-    `downsample` is a strided 1x1 convolution where the branch changes the shape, else nothing.
+    `downsample` is a 1x1 convolution with the block's stride, and a batch normalisation, where the
+    branch changes the shape, else nothing.
 
     Raises:
         ValueError: the attention changes the shape of its input.
@@ -94,7 +95,7 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """A 1x1 convolution to a quarter of the channels, a 3x3 one, a 1x1 one back.
+    """A 1x1 convolution to few channels, a 3x3 one, a 1x1 one to four times as many.
 
     The paper strides in the first of them; torchvision and timm, a little better and a little
     dearer, in the second.

@@ -30,7 +30,7 @@ def affine_grid(
 
     Eq. 1 of the paper: theta maps target to source, so a theta that shrinks positions enlarges the
     image. As x is the same in every row and y in every column, the three columns of theta are
-    multiplied by w, h and 1 numbers, and only their sum has h * w.
+    multiplied by width, height and 1 numbers, and only their sum has height * width.
 
     Raises:
         ValueError: theta does not end in (2, 3), or height or width is below 1.
@@ -61,9 +61,10 @@ def bilinear_sample(
 
     v_ij = sum_h sum_w u_hw max(0, 1 - |x_ij - w|) max(0, 1 - |y_ij - h|)
 
-    Eq. 5 of the paper, with x_ij and y_ij counted in pixels; all c channels are read at the same
-    positions, and outside the image there are zeros. Every pixel of the input is multiplied by
-    every weight, most of them 0: this function is to be read, and to be tested with.
+    Eq. 5 of the paper. u is the image, the argument `x`; x_ij and y_ij are positions, in pixels.
+    All c channels are read at the same positions, and outside the image there are zeros. Every
+    pixel of the input is multiplied by every weight, most of them 0: this function is there to be
+    understood, and to be tested with.
     `F.grid_sample` visits the four pixels around each position, and is what the module uses.
 
     Raises:

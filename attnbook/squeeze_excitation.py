@@ -2,7 +2,7 @@
 
 Axes: b batch, c channels, h height, w width; hidden, the channels of the bottleneck.
 
-Paper: Hu, Shen and Sun (2017), Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507.
+Paper: Hu, Shen, Albanie, Sun and Wu (2017), Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507.
 """
 
 from __future__ import annotations

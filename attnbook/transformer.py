@@ -1,6 +1,7 @@
 """The encoder of a Transformer, built from MultiHeadAttention, and a published one in it.
 
-Axes: n tokens, d features of a token; layer and head count those of the encoder; i queries, j keys.
+Axes: b sequences of a batch, n tokens, d features of a token; layer and head count those of the
+encoder; i queries, j keys.
 
 Papers: Vaswani et al. (2017), section 3.1, https://arxiv.org/abs/1706.03762; Devlin et al. (2018),
 https://arxiv.org/abs/1810.04805, whose variant this is: GELU for ReLU, learned positions.
@@ -156,7 +157,7 @@ class SentenceEncoder(nn.Module):
         ImportError: the extra `pretrained` is not installed.
         ValueError: the files are not those that were published.
 
-    Example, where the extra is installed: SentenceEncoder()(["A cat sat.", "It rained."]).
+    Example, where the extra is installed: `SentenceEncoder()(["A cat sat.", "It rained."])`.
     """
 
     def __init__(self, *, device: torch.device | str | None = None) -> None:
