@@ -51,7 +51,6 @@ def style() -> None:
             "axes.prop_cycle": cycler(color=COLORS, marker=MARKERS, linestyle=DASHES),
             "axes.spines.right": False,
             "axes.spines.top": False,
-            "axes.titlelocation": "left",
             "axes.titlesize": 11,
             "axes.titleweight": "bold",
             "figure.constrained_layout.use": True,
@@ -123,15 +122,15 @@ def stages(steps: Sequence[tuple[str, Tensor] | str], *, signed: bool = False) -
             ax.axis("off")
             arrow = {"arrowstyle": "->", "color": BLACK, "lw": 1.2}
             ax.annotate("", (1, 0.5), (0, 0.5), xycoords="axes fraction", arrowprops=arrow)
-            ax.text(0.5, 0.56, step, ha="center", va="bottom", fontsize=9, transform=ax.transAxes)
+            ax.text(0.5, 0.56, step, ha="center", va="bottom", fontsize=10, transform=ax.transAxes)
             continue
         name, matrix = step
         heatmap(
             ax, matrix, [""] * matrix.shape[0], [""] * matrix.shape[1], values=True, signed=signed
         )
         ax.set_aspect("equal")
-        ax.set_title(name, loc="center", fontsize=10, fontweight="normal")
-        ax.set_xlabel(str(tuple(matrix.shape)), fontsize=9)
+        ax.set_title(name, fontsize=10, fontweight="normal")
+        ax.set_xlabel(str(tuple(matrix.shape)), fontsize=10)
     return figure
 
 
@@ -168,7 +167,7 @@ def gallery(rows: dict[str, tuple[Tensor, Sequence[object]]], *, figure: Figure)
             ax.axis("off")
         for ax, picture, title in zip(line, pictures.numpy(), titles, strict=False):
             ax.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
-            ax.set_title(str(title), loc="center", fontsize=9, fontweight="normal")
+            ax.set_title(str(title), fontsize=10, fontweight="normal")
 
 
 def show_source(thing: Callable[..., Any] | type) -> Markdown:

@@ -64,6 +64,7 @@ EXERCISES = range(3, 6)
 MOST_CODE_LINES = 300
 LONGEST_CODE_CELL = 20
 LONGEST_OUTPUT = 40
+WIDEST_OUTPUT = 100
 SHORTEST_ALT = 30
 
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_labels=True)
@@ -249,6 +250,16 @@ def outputs_are_short(chapter: Chapter) -> Iterator[str]:
         lines = sum(len(text.rstrip("\n").split("\n")) for text in _texts(cell))
         if lines > LONGEST_OUTPUT:
             yield f"cell {i} prints {lines} lines; at most {LONGEST_OUTPUT} are read"
+
+
+@rule
+def outputs_are_narrow(chapter: Chapter) -> Iterator[str]:
+    """No printed line is wider than the page."""
+    for i, cell in chapter.code:
+        printed = [output.text for output in cell.outputs if output.output_type == "stream"]
+        for line in "".join(printed).split("\n"):
+            if len(line) > WIDEST_OUTPUT:
+                yield f"cell {i} prints {len(line)} characters in a line; {WIDEST_OUTPUT} are seen"
 
 
 @rule

@@ -247,6 +247,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (add("print(log)", printed("epoch\n" * 41)), "41 lines"),
         (add("print(log)", printed("a\n" * 30), printed("b\n" * 30)), "60 lines"),
     ],
+    "outputs_are_narrow": [(add("print(row)", printed("3.14 " * 21 + "\n")), "105 characters")],
     "outputs_can_recur": [
         (add("print(f)", printed("<function f at 0x7f1d2c3b4a50>\n")), "0x7f1d2c3b4a50"),
         (add("print(file)", printed("/home/me/attnbook/attention.py\n")), "/home/"),
