@@ -154,7 +154,7 @@ def masked_softmax(
     weight_ij = exp(score_ij) / sum_j' exp(score_ij')    over the permitted keys j'
 
     A row with no permitted key is all zeros, never NaN, and its gradients are finite. A score of
-    -inf forbids its key as a mask does. Half types are summed in float32.
+    `-inf` forbids its key as a mask does. Half types are summed in float32.
 
     Raises:
         TypeError: the mask is not boolean.

@@ -1,5 +1,7 @@
 """CBAM: a gate for each channel of an image, then a gate for each place.
 
+timm's weights load unchanged, those of the authors' code through `attnbook.cbam_from_official`.
+
 Axes: b batch, c channels, h height, w width; pool, the ways of pooling: [mean, maximum].
 
 Paper: Woo et al. (2018), CBAM: Convolutional Block Attention Module,

@@ -1,5 +1,7 @@
 """Efficient channel attention: each channel's gate is computed from its nearest neighbours alone.
 
+timm's weights load unchanged.
+
 Axes: b batch, c channels, h height, w width; k, the channels that one gate looks at.
 
 Paper: Wang et al. (2019), ECA-Net, https://arxiv.org/abs/1910.03151.

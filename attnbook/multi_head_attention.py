@@ -1,5 +1,8 @@
 """Multi-head attention: several small attentions side by side, each with projections of its own.
 
+`forward` runs PyTorch's fused kernel; `attend` runs the textbook formula and returns each head's
+weights too. The weights of nn.MultiheadAttention load unchanged.
+
 Axes: i queries, j keys, d features of a head; q, k and v features of the three inputs, e of the
 output; heads of the queries, kv heads of keys and values, group = heads / kv. The features of all
 heads lie one head after the other: (heads d).

@@ -335,7 +335,7 @@ class FloaterEncoding(nn.Module):
     0.01, the hidden layer as wide as dim; every layer has p(0) of its own and one f serves the
     encoder; the vectors are added to query, key and value after their projections, beside a
     sinusoidal encoding of the input; gradients come from the adjoint equation; and the path is
-    solved once for 255 positions and then kept for 400 updates, in which neither p(0) nor f learn.
+    solved once for 255 positions and then kept for 400 updates, in which neither p(0) nor f learns.
     Here it is solved at every call, differentiated through its steps, and meant for the inputs:
 
         p_q, p_k, p_v = floater(length);  attention(x + p_q, x + p_k, x + p_v)

@@ -1,5 +1,8 @@
 """ResNet, with a place in every block for an attention over channels or places.
 
+torchvision's weights load unchanged, those of timm's networks through
+`attnbook.convert.resnet_from_timm`.
+
 Axes: b batch, c channels, h height, w width of the input; i height, j width of the output.
 
 Paper: He et al. (2015), Deep Residual Learning for Image Recognition,

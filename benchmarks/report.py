@@ -100,8 +100,11 @@ def time_verdict(row: dict[str, Any]) -> str:
 
 
 def memory_verdict(row: dict[str, Any]) -> str:
+    if row["pass"] != BOTH:
+        return ""
     ours, theirs = row["mib"]
-    return verdict(ours / theirs, limit(row, MEMORY), 0.05, 3) if row["pass"] == BOTH else ""
+    ratio = 1.0 if f"{ours:.1f}" == f"{theirs:.1f}" else ours / theirs  # equal as printed
+    return verdict(ratio, limit(row, MEMORY), 0.05, digits=6)
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -186,9 +189,10 @@ Forward is an evaluation without gradients; forward and backward is one step of 
 the optimiser, gradients of the input and of all weights. Memory is the most that tensors hold at
 one moment of forward and backward, beyond input and weights: ours, then the others'.
 
-A goal was set beforehand for most rows. On a quiet machine, readings above 10 ms repeat to 5 %,
-shorter ones to 15 %; a goal that is missed by no more than that counts as within tolerance (memory:
-5 %). Where the quartiles lie far apart, the machine was busy, and the verdict says little.
+A goal was set beforehand for most rows. On a quiet machine, readings above 10 ms repeat to
+5\u00a0%, shorter ones to 15\u00a0%; a goal that is missed by no more than that counts as within
+tolerance (memory: 5\u00a0%). Where the quartiles lie far apart, the machine was busy, and the
+verdict says little.
 
 B is the batch, N the length, C the channels, and what follows is height x width. Each section names
 the machine, and the commit whose code it measured.
@@ -232,7 +236,7 @@ def size_tables(size: str, rows: list[dict[str, Any]]) -> Iterator[str]:
             at_most = limit(row, kind)
             goal = "" if at_most is None else f"{at_most:g}: {time_verdict(row)}"
             lines.append(f"| {row['beside']} | {middle:.2f} ({lower:.2f}, {upper:.2f}) | {goal} |")
-        yield f"{size}, {kind}: {measured[0]['ms'][0]:.2f} ms.\n\n" + "\n".join(lines) + "\n"
+        yield f"{size}, {kind}: {measured[0]['ms'][0]:.2f}\u00a0ms.\n\n" + "\n".join(lines) + "\n"
     both = [row for row in rows if row["pass"] == BOTH]
     theirs = [
         f"{row['beside']} {row['mib'][1]:.1f}"

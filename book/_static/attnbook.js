@@ -30,14 +30,16 @@
   // Between a formula and the text beside it a browser may always begin a new line.
   function keepTogether() {
     document.querySelectorAll(".bd-article span.math").forEach((span) => {
-      const after = span.nextSibling;
-      const marks = after && after.nodeType === Node.TEXT_NODE && after.data.match(/^[,.;:!?)\]\u2019\u201d]+/);
-      if (!marks) return;
-      after.splitText(marks[0].length);
+      let [before, after] = [span.previousSibling, span.nextSibling];
+      const opening = before && before.nodeType === Node.TEXT_NODE && before.data.match(/[([\u2018\u201c]+$/);
+      const closing = after && after.nodeType === Node.TEXT_NODE && after.data.match(/^[,.;:!?)\]\u2019\u201d]+/);
+      if (!opening && !closing) return;
+      if (opening) before = before.splitText(opening.index);
+      if (closing) after.splitText(closing[0].length);
       const together = document.createElement("span");
       together.className = "keep-together";
       span.replaceWith(together);
-      together.append(span, after);
+      together.append(...(opening ? [before] : []), span, ...(closing ? [after] : []));
     });
   }
 
@@ -49,12 +51,14 @@
     });
   }
 
-  // A long name breaks behind a dot or an underscore.
+  // A long name breaks behind a dot, an underscore and the like.
   function breakNames() {
-    document.querySelectorAll(".prev-next-title, .bd-article h1").forEach((title) => {
-      const text = title.firstChild;
+    const names = ".prev-next-title, .bd-article h1, .bd-article code.literal .pre";
+    document.querySelectorAll(names).forEach((name) => {
+      const text = name.firstChild;
       if (!text || text.nodeType !== Node.TEXT_NODE) return;
-      const parts = text.data.split(/(?<=[._])(?=\w)/);
+      const parts = text.data.split(/(?<=[._=([,])(?=\w)/);
+      if (parts.length === 1) return;
       text.replaceWith(...parts.flatMap((part) => [part, document.createElement("wbr")]));
     });
   }
