@@ -53,7 +53,7 @@
 
   // A long name breaks behind a dot, an underscore and the like.
   function breakNames() {
-    const names = ".prev-next-title, .bd-article h1, .bd-article code.literal .pre";
+    const names = "nav.bd-links a, .prev-next-title, .bd-article h1, .bd-article code.literal .pre";
     document.querySelectorAll(names).forEach((name) => {
       const text = name.firstChild;
       if (!text || text.nodeType !== Node.TEXT_NODE) return;
