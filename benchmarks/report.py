@@ -194,6 +194,9 @@ A goal was set beforehand for most rows. On a quiet machine, readings above 10 m
 tolerance (memory: 5\u00a0%). Where the quartiles lie far apart, the machine was busy, and the
 verdict says little.
 
+Each section shows one run. On a machine that is shared with others, the next run misses other
+goals: what a single run misses by some per cent is not yet slower.
+
 B is the batch, N the length, C the channels, and what follows is height x width. Each section names
 the machine, and the commit whose code it measured.
 """
