@@ -10,13 +10,16 @@ Vaswani et al. (2017), section 3.2, https://arxiv.org/abs/1706.03762.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from attnbook.checks import check_bias, check_features, check_inputs, check_mask
+from attnbook.module import Module
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -72,7 +75,7 @@ def cosine_score(
     return scale * math.sqrt(query.shape[-1]) * dot_product_score(query, key)
 
 
-class CosineScore(nn.Module):
+class CosineScore(Module):
     """Cosine score whose scale is learned: exp(log_scale) * q . k / (|q| |k|).
 
     The logarithm is the parameter, so that the scale stays positive; it starts at log(init_scale).
@@ -104,7 +107,7 @@ class CosineScore(nn.Module):
         return cosine_score(query, key, scale=self.log_scale.exp())
 
 
-class AdditiveScore(nn.Module):
+class AdditiveScore(Module):
     """Score by a small network with one hidden layer: v . tanh(W q + U k).
 
     W is (h, query_dim), U is (h, key_dim), v is (h,): query and key may differ in size. No biases.
@@ -260,7 +263,7 @@ def padding_mask(lengths: Int[Tensor, " batch"], keys: int) -> Bool[Tensor, "bat
     return torch.arange(keys, device=lengths.device) < rearrange(lengths, "b -> b 1 1")
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Module):
     """Attention with one head from one sequence, `x`, to another, `context`.
 
     softmax(x W_q (context W_k)^T / sqrt(head_dim)) (context W_v)
@@ -325,59 +328,3 @@ class CrossAttention(nn.Module):
         check_features("x", x, self.q_proj.in_features)
         check_features("context", context, self.k_proj.in_features)
         return self.q_proj(x), self.k_proj(context), self.v_proj(context)
-
-
-def check_inputs(**inputs: Tensor) -> None:
-    """Raise TypeError unless all are of one floating dtype, ValueError unless their axes fit."""
-    first = next(iter(inputs))
-    for name, x in inputs.items():
-        if not x.is_floating_point():
-            raise TypeError(f"{name} has dtype {x.dtype}: attention needs a floating-point type")
-        if x.dtype != inputs[first].dtype:
-            raise TypeError(f"{name} has dtype {x.dtype} but {first} has {inputs[first].dtype}")
-        if x.ndim < 2:
-            raise ValueError(f"{name} has {x.ndim} axes, but needs at least 2: (rows, features)")
-    batches = {name: tuple(x.shape[:-2]) for name, x in inputs.items()}
-    try:
-        torch.broadcast_shapes(*batches.values())
-    except RuntimeError as error:
-        raise ValueError(f"the batch axes do not broadcast to each other: {batches}") from error
-
-
-def check_mask(mask: Tensor, shape: Sequence[int]) -> None:
-    """Raise TypeError unless the mask is boolean, ValueError unless it broadcasts to `shape`."""
-    if mask.dtype != torch.bool:
-        raise TypeError(
-            f"mask has dtype {mask.dtype}, not torch.bool (True: may attend); "
-            "terms to be added to the scores are called bias"
-        )
-    _check_broadcast("mask", mask, shape)
-
-
-def check_bias(bias: Tensor, shape: Sequence[int]) -> None:
-    """Raise TypeError unless the bias is floating, ValueError unless it broadcasts to `shape`."""
-    if not bias.is_floating_point():
-        raise TypeError(
-            f"bias has dtype {bias.dtype}, but is added to the scores; "
-            "what forbids or permits is called mask"
-        )
-    _check_broadcast("bias", bias, shape)
-
-
-def check_features(name: str, x: Tensor, features: int) -> None:
-    """Raise ValueError unless the last axis of `x` is as long as its projection expects."""
-    if x.shape[-1] != features:
-        raise ValueError(f"{name} has {x.shape[-1]} features, but the layer expects {features}")
-
-
-def _check_broadcast(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
-    fits = all(
-        size == full or size == 1  # noqa: PLR1714 (torch.compile misreads `in` on dynamic sizes)
-        # Without strict=False, which the compiler of torch 2.8 takes for strict=True.
-        for size, full in zip(reversed(tensor.shape), reversed(shape))  # noqa: B905
-    )
-    if tensor.ndim > len(shape) or not fits:
-        raise ValueError(
-            f"{name} of shape {tuple(tensor.shape)} does not broadcast "
-            f"to the scores' shape {tuple(shape)}"
-        )

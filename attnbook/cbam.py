@@ -17,8 +17,9 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnbook.eca import centred_padding
-from attnbook.squeeze_excitation import SqueezeExcitation, check_image, mean
+from attnbook.checks import centred_padding, check_image
+from attnbook.module import Module
+from attnbook.squeeze_excitation import SqueezeExcitation, mean
 
 
 class ChannelAttention(SqueezeExcitation):
@@ -69,7 +70,7 @@ class ChannelAttention(SqueezeExcitation):
         return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
 
 
-class SpatialAttention(nn.Module):
+class SpatialAttention(Module):
     """CBAM's spatial gate: one number between 0 and 1 for each place, shared by all channels.
 
     s = sigmoid(BatchNorm(conv(mean over the channels, maximum over the channels)))
@@ -121,7 +122,7 @@ class SpatialAttention(nn.Module):
         return x * self.gate(x)
 
 
-class CBAM(nn.Module):
+class CBAM(Module):
     """Gate the channels, then gate the places of what is left.
 
     x' = channel_gate(x) * x,    output = spatial_gate(x') * x'

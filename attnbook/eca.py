@@ -17,7 +17,9 @@ from einops import einsum, rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnbook.squeeze_excitation import check_image, mean
+from attnbook.checks import centred_padding, check_image
+from attnbook.module import Module
+from attnbook.squeeze_excitation import mean
 
 
 def adaptive_kernel_size(channels: int, gamma: float = 2.0, beta: float = 1.0) -> int:
@@ -42,7 +44,7 @@ def adaptive_kernel_size(channels: int, gamma: float = 2.0, beta: float = 1.0) -
     return max(size if size % 2 else size + 1, 3)
 
 
-class EfficientChannelAttention(nn.Module):
+class EfficientChannelAttention(Module):
     """Multiply each channel by a gate that depends on the means of k neighbouring channels.
 
     z_c = mean of channel c,    s_c = sigmoid(sum_j w_j z_(c + j - (k - 1) / 2)),    j = 0 ... k - 1
@@ -102,17 +104,3 @@ class EfficientChannelAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return x times its gate."""
         return x * self.gate(x)
-
-
-def centred_padding(kernel_size: int) -> int:
-    """Return how many zeros each side needs for a window centred on its place: (k - 1) / 2.
-
-    Raises:
-        ValueError: kernel_size is even or below 1.
-
-    >>> centred_padding(7)
-    3
-    """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size={kernel_size} must be odd and at least 1, to be centred")
-    return kernel_size // 2

@@ -22,17 +22,12 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from attnbook.attention import (
-    attend,
-    causal_mask,
-    check_bias,
-    check_features,
-    check_inputs,
-    check_mask,
-)
+from attnbook.attention import attend, causal_mask
+from attnbook.checks import check_bias, check_features, check_inputs, check_mask
+from attnbook.module import Module
 
 
-class MultiHeadAttention(nn.Module):
+class MultiHeadAttention(Module):
     """Attention with several heads, each of which looks at features of its own.
 
     head_h = softmax(q_h k_h^T / sqrt(d)) v_h,    output = [head_1, ..., head_H] W_o

@@ -21,7 +21,8 @@ from einops import rearrange
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from attnbook.attention import check_features, check_inputs
+from attnbook.checks import check_features, check_inputs
+from attnbook.module import Module
 
 
 def sinusoidal_encoding(
@@ -53,7 +54,7 @@ def sinusoidal_encoding(
     return rearrange([angles.sin(), angles.cos()], "two n pair -> n (pair two)").to(dtype)
 
 
-class SinusoidalEncoding(nn.Module):
+class SinusoidalEncoding(Module):
     """Add the sinusoidal encoding to a sequence: x + PE.
 
     It has neither parameters nor buffers, so `device` and `dtype`, taken as by every module, change
@@ -87,7 +88,7 @@ class SinusoidalEncoding(nn.Module):
         return f"{self.dim}"
 
 
-class LearnedEncoding(nn.Module):
+class LearnedEncoding(Module):
     """Add a learned vector for each position: x + table[0..n-1].
 
     The table is (max_length, dim) and starts, as nn.Embedding does, from a normal distribution with
@@ -210,7 +211,7 @@ def rotate(
     return rearrange(turned, "... pair two -> ... (pair two)").to(x.dtype)
 
 
-class RotaryEncoding(nn.Module):
+class RotaryEncoding(Module):
     """Rotate queries or keys by their positions: rotate(x, rotary_angles(positions, dim, base)).
 
     Applied to queries and keys after their projection, never to values; `dim` is the number of
@@ -318,7 +319,7 @@ def alibi_bias(
     return (rearrange(slopes, "h -> h 1 1") * -distance).to(dtype)
 
 
-class FloaterEncoding(nn.Module):
+class FloaterEncoding(Module):
     """Position vectors that follow a learned differential equation from position to position.
 
     dp/dt = f(t, p),    f(t, p) = W_2 [relu(W_1 [p; t] + b_1); t] + b_2

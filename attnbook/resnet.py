@@ -20,7 +20,8 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnbook.squeeze_excitation import check_image
+from attnbook.checks import check_image
+from attnbook.module import Module
 
 # Makes the attention of a block from the number of its channels: SqueezeExcitation, CBAM, ...
 MakeAttention = Callable[[int], nn.Module]
@@ -39,7 +40,7 @@ def convolution(channels: int, out_channels: int, kernel_size: int, stride: int 
     return conv
 
 
-class Block(nn.Module):
+class Block(Module):
     """A residual block: attention looks at what the convolutions add, before it is added.
 
     output = ReLU(attention(branch(x)) + downsample(x))
@@ -138,7 +139,7 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] =
 }
 
 
-class ResNet(nn.Module):
+class ResNet(Module):
     """A 7x7 convolution, four stages of blocks at falling resolution, and a linear classifier.
 
     `resnet18` to `resnet152` are this class with its depth filled in. `attention(channels)` makes

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from attnbook.attention import attend, causal_mask, check_features, check_inputs, check_mask
+from attnbook.attention import attend, causal_mask
+from attnbook.checks import check_features, check_inputs, check_mask
+from attnbook.module import Module
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Module):
     """Attention with one head from a sequence to itself: CrossAttention with context = x.
 
     softmax(x W_q (x W_k)^T / sqrt(head_dim)) (x W_v)

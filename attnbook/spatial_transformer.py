@@ -16,7 +16,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnbook.squeeze_excitation import check_image
+from attnbook.checks import check_image
+from attnbook.module import Module
 
 PADDING_MODES = ("zeros", "border", "reflection")
 
@@ -85,7 +86,7 @@ def bilinear_sample(
     return sampled.to(x.dtype)
 
 
-class SpatialTransformer(nn.Module):
+class SpatialTransformer(Module):
     """Warp each image by an affine map that a network, the localisation network, reads off it.
 
     theta = localisation(x),    output = x sampled at affine_grid(theta)

@@ -17,8 +17,11 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attnbook.checks import check_image
+from attnbook.module import Module
 
-class SqueezeExcitation(nn.Module):
+
+class SqueezeExcitation(Module):
     """Multiply each channel by a gate between 0 and 1 that depends on the means of all channels.
 
     z_c = mean of channel c,    s = sigmoid(W2 ReLU(W1 z + b1) + b2),    output_c = s_c x_c
@@ -105,18 +108,3 @@ def pointwise(z: Float[Tensor, "*batch c"], conv: nn.Conv2d) -> Float[Tensor, "*
     """
     weight = rearrange(conv.weight, "out c 1 1 -> out c").to(z.dtype)
     return F.linear(z, weight, None if conv.bias is None else conv.bias.to(z.dtype))
-
-
-def check_image(x: Tensor, channels: int | None = None) -> None:
-    """Raise TypeError unless x is floating-point, ValueError unless it is (b, c, h, w), not empty.
-
-    The batch alone may be empty. With `channels`, c must equal it.
-    """
-    if not x.is_floating_point():
-        raise TypeError(f"x has dtype {x.dtype}, but a floating-point type is needed")
-    if x.ndim != 4:
-        raise ValueError(f"x has {x.ndim} axes, but needs 4: (batch, channels, height, width)")
-    if 0 in x.shape[1:]:
-        raise ValueError(f"x of shape {tuple(x.shape)} has an empty side: there is nothing to pool")
-    if channels is not None and x.shape[1] != channels:
-        raise ValueError(f"x has {x.shape[1]} channels, but the layer expects {channels}")

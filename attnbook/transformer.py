@@ -25,11 +25,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnbook.attention import padding_mask
+from attnbook.module import Module
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.positional_encoding import LearnedEncoding
 
 
-class EncoderLayer(nn.Module):
+class EncoderLayer(Module):
     """Attention between the tokens, then a small network on each token by itself.
 
     y = norm(x + attention(x)),    output = norm(y + W_2 gelu(W_1 y + b_1) + b_2)
@@ -79,7 +80,7 @@ class EncoderLayer(nn.Module):
         return self.output_norm(x + self.down(F.gelu(self.up(x))))
 
 
-class Encoder(nn.Module):
+class Encoder(Module):
     """Tokens to vectors: an embedding, learned positions, and a stack of encoder layers.
 
     x = norm(embedding[token] + positions[0 .. n-1]), then every layer in turn. No sequence may be
@@ -147,7 +148,7 @@ def mean_pool(x: Float[Tensor, "b n d"], lengths: Int[Tensor, " b"]) -> Float[Te
     return reduce(x * real, "b n d -> b d", "sum") / rearrange(lengths, "b -> b 1")
 
 
-class SentenceEncoder(nn.Module):
+class SentenceEncoder(Module):
     """The published encoder all-MiniLM-L6-v2: sentences to vectors of 384 features and length 1.
 
     Six layers of twelve heads, trained so that sentences that mean the same have a large cosine

@@ -654,11 +654,15 @@ TYPE_ERRORS = {
     "mask has dtype torch.uint8, not": lambda t: cross(t, mask=t(2, 3).byte()),
     "bias has dtype torch.bool, but is added to the scores; what forbids or permits is called "
     "mask": lambda t: look_up(t, bias=t(2, 3) > 0),
-    "query has dtype torch.int64:": lambda t: look_up(lambda *shape: t(*shape).long()),
+    "query has dtype torch.int64, but a floating": lambda t: look_up(
+        lambda *shape: t(*shape).long()
+    ),
     "value has dtype torch.float64 but query has torch.float32": lambda t: attend(
         t(2, 4), t(3, 4), t(3, 4).double()
     ),
-    "x has dtype torch.complex64:": lambda t: CrossAttention(4)(t(2, 4) * 1j, t(3, 4)),
+    "x has dtype torch.complex64, but a floating": lambda t: CrossAttention(4)(
+        t(2, 4) * 1j, t(3, 4)
+    ),
     "context has dtype torch.float16 but x has torch.float32": lambda t: CrossAttention(4).attend(
         t(2, 4), t(3, 4).half()
     ),
