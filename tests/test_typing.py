@@ -35,7 +35,10 @@ y = SpatialTransformer(localisation, size=(4, 4))(torch.randn(2, 1, 8, 8))
 
 MISTAKES = {
     "layer(x, mask=mask)": ("layer(x, maks=mask)", 'No parameter named "maks"'),
-    "CBAM(channels=16)": ('CBAM(channels="16")', 'cannot be assigned to parameter "channels" of type "int"'),
+    "CBAM(channels=16)": (
+        'CBAM(channels="16")',
+        'cannot be assigned to parameter "channels" of type "int"',
+    ),
     "p_q, p_k, p_v =": ("p_q, p_k =", "Tuple size mismatch"),
 }
 
