@@ -5,6 +5,12 @@ them can import torch. `python tests/device` sets both variables.
 """
 
 import os
+import traceback
 
 if "SIMDEVICE_SHIM" in os.environ:
-    import simdevice  # noqa: F401
+    try:
+        import simdevice  # noqa: F401
+    except BaseException:
+        # Python would go on without the device, and all would seem to pass.
+        traceback.print_exc()
+        os._exit(1)

@@ -27,6 +27,7 @@ WATCHED = re.compile(
 
 def install(shim: ctypes.CDLL) -> None:
     """Make the device visible to everything that asks torch for one; once a process."""
+    shim.simdevice_register_guard()
     generator = torch.Generator(device="cuda")
     properties = types.SimpleNamespace(name=NAME, major=8, minor=0, total_memory=16 * 2**30)
 

@@ -1,10 +1,11 @@
-// Tells a CPU build of PyTorch that CUDA is there, with one device.
+// Tells PyTorch that CUDA is there, with one device.
 //
-// A CPU build stops the process where autograd or a factory meets a CUDA tensor, because nobody
+// Without a GPU it stops the process where autograd or a factory meets a CUDA tensor, because nobody
 // registered the three things that the CUDA library brings: a guard (which device is current), hooks
 // (is there a device, which generator is its default) and a generator. Here they are, and they do
 // nothing: the numbers are computed elsewhere, on the CPU (tensors.py). PyTorch asks for the hooks
-// once, so this library has to be loaded before torch is imported.
+// once, so this library has to be loaded before torch is imported. A build for CUDA brings its own: these
+// hooks come first by their priority, and the guard by being registered last.
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -56,6 +57,9 @@ struct Hooks final : at::CUDAHooksInterface {
   DeviceIndex exchangeDevice(DeviceIndex) const override { return 0; }
   DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
   void deviceSynchronize(DeviceIndex) const override {}
+  // Asked where attention's kernel is chosen; without `override`, since PyTorch 2.8 has one of them.
+  long versionCuDNN() const { return 0; }
+  long versionRuntimeCuDNN() const { return 0; }
   const at::Generator& getDefaultGenerator(DeviceIndex) const override {
     static at::Generator generator = at::make_generator<Generator>();
     return generator;
@@ -65,9 +69,13 @@ struct Hooks final : at::CUDAHooksInterface {
   }
 };
 
-static c10::impl::DeviceGuardImplRegistrar guard(DeviceType::CUDA, new Guard());
 static c10::Registerer<std::string, std::unique_ptr<at::CUDAHooksInterface>, at::CUDAHooksArgs>
-    hooks("CUDAHooks", at::CUDAHooksRegistry(),
+    hooks("CUDAHooks", c10::REGISTRY_PREFERRED, at::CUDAHooksRegistry(),
           [](at::CUDAHooksArgs arguments) -> std::unique_ptr<at::CUDAHooksInterface> {
             return std::make_unique<Hooks>(arguments);
           });
+
+// Called after torch is imported.
+extern "C" void simdevice_register_guard() {
+  static c10::impl::DeviceGuardImplRegistrar registrar(DeviceType::CUDA, new Guard());
+}
