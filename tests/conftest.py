@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-# What is compared to the last digits has to be computed so. On a GPU, cuDNN rounds the inputs of
-# convolutions to 10 bits (TF32) by default, and may choose kernels whose sums change from run to run.
+# What is compared to the last digits has to be computed so. On a GPU, cuDNN by default rounds the
+# inputs of convolutions to 10 bits (TF32), and may choose kernels whose sums change with each run.
 torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.deterministic = True
 
