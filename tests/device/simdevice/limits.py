@@ -18,6 +18,7 @@ import pytest
 _COMPILERS = "compilers and exporters trace below the simulation"
 CALLS = {
     ("torch", "compile"): _COMPILERS,
+    ("torch.compiler", "reset"): _COMPILERS,
     ("torch.export", "export"): _COMPILERS,
     ("torch.onnx", "export"): _COMPILERS,
     ("torch.nn.attention.flex_attention", "flex_attention"): _COMPILERS,
