@@ -81,6 +81,7 @@ def commands(jobs: int) -> dict[str, list[str]]:
     """Return what can be run, as the start of a command line."""
     pytest = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "-p", "simdevice.limits"]
     chapters = [sys.executable, str(TESTS / "notebooks.py"), "check", "--jobs", str(jobs)]
+    chapters += ["--longest", "600"]  # the simulation is no measure of speed
     return {
         "proof": [*pytest, str(HERE)],
         "tests": [*pytest, "--ignore", str(HERE), "--ignore", str(TESTS / "browser")],
