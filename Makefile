@@ -31,13 +31,14 @@ NO_PYTHON = attnbook needs Python 3.11, 3.12 or 3.13 with its venv module, and n
 SOURCES := pyproject.toml LICENSE README.md \
 	$(shell find attnbook -name __pycache__ -prune -o -name '.*' -prune -o -print)
 
-.PHONY: help book site test test-all lint types unit shapes notebooks-check browser slow \
+.PHONY: help book site test test-all lint types unit shapes notebooks-check browser slow device \
 	mutants notebooks repository requirements clean
 
 help:
 	@echo 'make book         build the site into _build/html'
 	@echo 'make test         check style, types, site, package, notebooks and pages'
-	@echo 'make test-all     the same, and the slow tests'
+	@echo 'make test-all     the same, the slow tests, and tests and chapters on a simulated GPU'
+	@echo 'make device       the last of these alone'
 	@echo 'make mutants      change the mechanisms in some 2000 small ways, and say which changes no test notices'
 	@echo 'make notebooks    run every chapter and store its outputs, and gather their verdicts; CHAPTERS="attention eca" runs some'
 	@echo 'make repository   URL=https://github.com/someone/attnbook: say where the book lives'
@@ -52,7 +53,7 @@ book: site
 test: lint types site unit shapes notebooks-check browser
 	@echo 'make test: all checks passed.'
 
-test-all: test slow
+test-all: test slow device
 	@echo 'make test-all: all checks passed.'
 
 # --- Setting up -------------------------------------------------------------------------------
@@ -132,6 +133,11 @@ slow: $(VENV)/attnbook.done
 	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q -n $(JOBS) -m slow tests
 	@echo '== notebooks, with two threads: what they print must not depend on that'
 	@python tests/notebooks.py check --jobs 1 --threads 2
+
+# Where there is no compiler it says so, and nothing has failed. tests/device/README.md says the rest.
+device: $(VENV)/attnbook.done
+	@echo '== tests and notebooks on a simulated GPU'
+	@python tests/device --jobs $(JOBS)
 
 # Not a check: its answer is a number and a list to be read. tests/MUTANTS.md has the last ones. What
 # was tried before and has not changed since is not tried again; to start over, remove mutants/.

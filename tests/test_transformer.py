@@ -223,6 +223,12 @@ def test_a_sentence_is_the_same_alone_and_among_longer_ones(published, device):
     assert_close(alone[0], among[0], atol=1e-6, rtol=0)
 
 
+@torch.no_grad()
+def test_it_is_built_on_the_device_asked_for(published, device):
+    assert SentenceEncoder(device=device)(["It rained."]).device.type == device.type
+    assert all(parameter.is_meta for parameter in SentenceEncoder(device="meta").parameters())
+
+
 def test_nothing_is_learned_by_default_and_nothing_is_lost(published):
     assert not published.training
     assert sum(p.numel() for p in published.parameters()) == 22_564_608  # 22,565,376 less 2 x 384
