@@ -89,8 +89,8 @@ class Checker:
     def judge(self, answer: Answer, cases: Sequence[Case]) -> Verdict:
         """Return what is to be said of the answer in these cases: of the first that it fails."""
         if not callable(answer):
-            kind = type(answer).__name__
-            return Verdict(False, f"Not yet. This is a {kind}: give the checker your function.")
+            said = f"Not yet. This is {_kind(answer)}: give the checker your function."
+            return Verdict(False, said)
         for before, case in enumerate(cases):
             call = f"{self.__name__.removeprefix('check_')}({', '.join(map(_shown, case.inputs))})"
             with _undisturbed(SEED + 1):  # or what an answer draws would be what its inputs are
@@ -159,7 +159,7 @@ def _complaint(returned: object, case: Case) -> str | None:
     for sign, words in case.signs:
         if sign(*value) if isinstance(value, tuple) else sign(value):
             return words
-    return case.otherwise or f"{{call}} is {value:.6g}, but should be {case.expected:.6g}."
+    return case.otherwise or f"{{call}} is {_shown(value)}, but should be {_shown(case.expected)}."
 
 
 class _UnreadableError(Exception):
@@ -191,7 +191,7 @@ def _read(returned: Any, expected: Any) -> Any:
     if not isinstance(returned, numbers.Real):
         raise _UnreadableError(f"It returns {_kind(returned)}, not a number.")
     if not isinstance(expected, int):
-        return float(returned)
+        return math.inf if abs(returned) > 1e300 else float(returned)  # whole numbers have no end
     if not isinstance(returned, numbers.Integral):
         raise _UnreadableError(f"{{call}} is {returned}, not a whole number: it should be an int.")
     return int(returned)
