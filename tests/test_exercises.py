@@ -106,18 +106,18 @@ def test_verdicts_hold_whatever_is_drawn(check, seeds, monkeypatch):
 @every_checker
 def test_verdicts_and_the_notebooks_own_seed_leave_each_other_alone(check):
     wrong = WRONG[check][-1][0]
-    numbers = [case.inputs for case in check.cases()]
+    for seed in range(20):
+        torch.manual_seed(seed)
+        assert check.verdict(printed_solutions()[check]).accepted
+        assert check.verdict(wrong).accepted is False
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=seeded(seed)))
+
+
+def test_no_seed_of_the_notebook_matters():
+    check = cbam.check_channel_gates
     for seed in range(SEEDS):
         torch.manual_seed(seed)
-        state = torch.get_rng_state()
-        if seed < 10:
-            assert check.verdict(printed_solutions()[check]).accepted
-            assert check.verdict(wrong).accepted is False
-            assert torch.rand(3).tolist() == torch.rand(3, generator=seeded(seed)).tolist()
-        torch.set_rng_state(state)
-        for inputs, again in zip(numbers, check.cases(), strict=True):
-            for x, y in zip(inputs, again.inputs, strict=True):
-                assert not isinstance(x, torch.Tensor) or torch.equal(x, y)
+        assert check.verdict(printed_solutions()[check]).accepted
 
 
 def seeded(seed: int) -> torch.Generator:
