@@ -19,6 +19,8 @@ def check_channel_gates() -> Iterator[Case]:
     """Check channel_gates(x, w1, w2): sigmoid(MLP(mean) + MLP(maximum)) of each channel, (b, c)."""
     for b, c, h, w in ((3, 6, 4, 5), (1, 4, 7, 3)):
         x = torch.randn(b, c, h, w) + torch.randn(b, c, 1, 1)
+        # In one picture the mean is minus the maximum: added before the MLP, they leave nothing.
+        x[0] -= rearrange((x[0].mean((1, 2)) + x[0].amax((1, 2))) / 2, "c -> c 1 1")
         # Each row with its negative: of two hidden units one is alive, so no branch is all zeros.
         w1 = torch.cat([half := torch.randn(c // 2 + 1, c) / c**0.5, -half])
         w2 = torch.randn(c, len(w1)) / len(w1) ** 0.5

@@ -63,6 +63,10 @@ def check_read_at() -> Iterator[Case]:
                 (image, x, y),
                 read(x, y),
                 mistakes=[
+                    (
+                        read(x, y, padding_mode="border"),
+                        "{call} repeats the last pixel beyond the edge. There should be zeros.",
+                    ),
                     (read(y, x), "{call} takes x for the row. It is the place along the width."),
                     (
                         read(x, y, align_corners=True),
@@ -73,10 +77,6 @@ def check_read_at() -> Iterator[Case]:
                         read(x, y, mode="nearest"),
                         "{call} is the value of the nearest pixel. Weigh the four around the "
                         "position.",
-                    ),
-                    (
-                        read(x, y, padding_mode="border"),
-                        "{call} repeats the last pixel beyond the edge. There should be zeros.",
                     ),
                 ],
             )

@@ -131,7 +131,7 @@ WRONG: dict[Checker, list[tuple[Answer, str]]] = {
         (lambda image, x, y: torchs(image, x, y) / 2, "but should be"),
         (lambda image, x, y: image, "shape"),
         (lambda image, x, y: torchs(image.reshape(3, 4), x, y), "raised RuntimeError"),
-        (lambda image, x, y: torchs(image, 0.3, -0.4), "but should be"),
+        (lambda image, x, y: torchs(image, 0.3, -0.4), "read_at(<3 x 4>, -0.6, 0.2)"),
     ],
     spatial_transformer.check_crop: [
         (lambda *edges: inverse(box(*edges)), "source to target"),
