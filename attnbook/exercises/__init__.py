@@ -191,7 +191,10 @@ def _read(returned: Any, expected: Any) -> Any:
     if not isinstance(returned, numbers.Real):
         raise _UnreadableError(f"It returns {_kind(returned)}, not a number.")
     if not isinstance(expected, int):
-        return math.inf if abs(returned) > 1e300 else float(returned)  # whole numbers have no end
+        try:
+            return float(returned)
+        except OverflowError:  # whole numbers have no end
+            return math.inf
     if not isinstance(returned, numbers.Integral):
         raise _UnreadableError(f"{{call}} is {returned}, not a whole number: it should be an int.")
     return int(returned)
