@@ -36,7 +36,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
-import io
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -653,31 +652,17 @@ def solutions_are_right(chapter: Chapter) -> Iterator[str]:
         namespace = _imports(chapter)
         exec(compile(exercise.skeleton, where, "exec"), namespace)
         skeleton = namespace.get(exercise.function)
-        said = _said(check, skeleton)
-        if said.answer is not None:
+        said = check.verdict(skeleton)
+        if said.accepted is not None:
             yield f"{where}: the checker takes the skeleton for an attempt: {said.text}"
         for source in [block for blocks in exercise.solutions for block in blocks]:
             exec(compile(source, f"{where}, solution", "exec"), namespace)
             if namespace[exercise.function] is skeleton:
                 yield f"{where}: the solution does not define {exercise.function}"
                 continue
-            said = _said(check, namespace[exercise.function])
-            if said.answer is not True:
+            said = check.verdict(namespace[exercise.function])
+            if said.accepted is not True:
                 yield f"{where}: the checker rejects the solution: {said.text}"
-
-
-@dataclass(frozen=True)
-class Said:
-    answer: bool | None  # True: right; False: wrong; None: not attempted
-    text: str
-
-
-def _said(check: Callable[[Any], bool | None], function: Any) -> Said:
-    """What the checker says of a function."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        answer = check(function)
-    return Said(answer, printed.getvalue().strip())
 
 
 def _exercises(chapter: Chapter) -> Iterator[Exercise]:

@@ -6,100 +6,157 @@ from collections.abc import Iterator
 
 import torch
 from einops import einsum, rearrange
+from torch import Tensor
 
-from attnbook.attention import AdditiveScore, masked_softmax
-from attnbook.exercises import Answer, checker, same, wrong_shape
+from attnbook.attention import masked_softmax
+from attnbook.exercises import Case, checker
 
 
 @checker
-def check_masked_weights(masked_weights: Answer) -> Iterator[str]:
+def check_masked_weights() -> Iterator[Case]:
     """Check masked_weights(scores, mask): the softmax over the permitted keys, in each row."""
-    scores, mask = torch.randn(3, 4), torch.rand(3, 4) < 0.5
-    mask[0], mask[1, :2], mask[2] = True, torch.tensor([True, False]), False
-    expected = masked_softmax(scores, mask)
-    weights = masked_weights(scores.clone(), mask)
-    yield from filter(None, [wrong_shape(weights, expected)])
-    if same(weights, masked_softmax(scores, ~mask)):
-        yield "Forbidden keys get the weight and permitted ones none: True means 'may attend'."
-    if weights[2].isnan().any():
-        yield "The row in which no key is permitted is NaN: 0/0. Its weights should be 0."
-    if not torch.allclose(weights[:2].sum(-1), torch.ones(2)):
-        yield "A row does not sum to 1: is the softmax over the keys, and over the permitted only?"
-    if (weights[:2][~mask[:2]] != 0).any():
-        yield "A forbidden key has weight."
-    if (weights[2] != 0).any():
-        yield "The row in which no key is permitted should be zero; yours has weight."
-    if not same(weights, expected):
-        yield "The weights of a row sum to 1, but are not proportional to exp(score)."
+    for queries, keys in ((4, 5), (3, 2)):
+        scores, mask = torch.randn(queries, keys), torch.rand(queries, keys) < 0.5
+        mask[0], mask[1:-1, 0], mask[1:-1, 1], mask[-1] = True, True, False, False
+        scores[1] -= 30  # so low that a forbidden key may not get -10 instead of -inf
+        yield Case(
+            (scores, mask),
+            masked_softmax(scores, mask),
+            mistakes=[
+                (
+                    masked_softmax(scores, ~mask),
+                    "Forbidden keys get the weight and permitted ones none: True means "
+                    "'may attend'.",
+                ),
+                (
+                    scores.masked_fill(~mask, -torch.inf).softmax(-1),
+                    "The row in which no key is permitted is NaN: 0/0. Its weights should be 0.",
+                ),
+            ],
+            signs=[
+                (
+                    lambda weights: not torch.allclose(weights[:-1].sum(-1), torch.ones(1)),
+                    "A row does not sum to 1: is the softmax over the keys, and over the permitted "
+                    "only?",
+                ),
+                (
+                    lambda weights, mask=mask: (weights[:-1][~mask[:-1]] != 0).any(),
+                    "A forbidden key has weight.",
+                ),
+                (
+                    lambda weights: (weights[-1] != 0).any(),
+                    "The row in which no key is permitted should be zero; yours has weight.",
+                ),
+            ],
+            otherwise="The weights of a row sum to 1, but are not proportional to exp(score).",
+        )
 
 
 @checker
-def check_sharpened(sharpened: Answer) -> Iterator[str]:
+def check_sharpened() -> Iterator[Case]:
     """Check sharpened(query, key, value, temperature): scaled scores divided by a temperature."""
-    query, key, value = torch.randn(2, 9), torch.randn(5, 9), torch.randn(5, 3)
-    scores = einsum(query, key, "i d, j d -> i j")
+    for queries, keys, d, features, temperature in ((6, 5, 9, 3, 0.4), (2, 7, 16, 4, 2.5)):
+        query, key, value = (
+            torch.randn(queries, d),
+            torch.randn(keys, d),
+            torch.randn(keys, features),
+        )
+        scores = einsum(query, key, "i d, j d -> i j")
+        scaled = scores / d**0.5
 
-    def context(scores: torch.Tensor, axis: int = -1) -> torch.Tensor:
-        return scores.softmax(axis) @ value
+        def context(scores: Tensor, axis: int = -1, value: Tensor = value) -> Tensor:
+            return scores.softmax(axis) @ value
 
-    temperature = 0.4
-    answer = sharpened(query, key, value, temperature)
-    yield from filter(None, [wrong_shape(answer, context(scores))])
-    if same(answer, context(scores / temperature)):
-        yield "The scores are not divided by sqrt(d), here sqrt(9)."
-    if same(answer, context(scores / 9 / temperature)):
-        yield "The scores are divided by d, not by its square root."
-    if same(answer, context(scores / 3 * temperature)):
-        yield "A low temperature makes yours softer: divide by it."
-    if same(answer, context(scores / 3)):
-        yield "The temperature has no effect."
-    if same(answer, context(scores / 3 / temperature, axis=0)):
-        yield "The weights of a key sum to 1 over the queries: is the softmax over the keys?"
-    if not same(answer, context(scores / 3 / temperature)):
-        yield "The result is not the weighted average of the values that it should be."
+        yield Case(
+            (query, key, value, temperature),
+            context(scaled / temperature),
+            mistakes=[
+                (
+                    context(scores / temperature),
+                    f"The scores are not divided by sqrt(d), here sqrt({d}).",
+                ),
+                (
+                    context(scores / d / temperature),
+                    "The scores are divided by d, not by its square root.",
+                ),
+                (
+                    context(scaled * temperature),
+                    "A low temperature makes yours softer: divide by it.",
+                ),
+                (context(scaled), "The temperature has no effect."),
+                (
+                    context(scaled / temperature, axis=0),
+                    "The weights of a key sum to 1 over the queries: is the softmax over the keys?",
+                ),
+            ],
+            otherwise="The result is not the weighted average of the values that it should be.",
+        )
 
 
 @checker
-def check_additive_scores(additive_scores: Answer) -> Iterator[str]:
+def check_additive_scores() -> Iterator[Case]:
     """Check additive_scores(query, key, w, u, v): v . tanh(W q + U k) for every query and key."""
-    module = AdditiveScore(query_dim=4, key_dim=4, hidden_dim=4)
-    query, key = torch.randn(3, 4), torch.randn(5, 4)
-    w, u, v = (x.detach() for x in (module.w.weight, module.u.weight, module.v.weight[0]))
-    expected = module(query, key).detach()
-    answer = additive_scores(query, key, w, u, v)
-    if isinstance(answer, torch.Tensor) and answer.shape == (5, 3):
-        yield "Queries should be the rows, keys the columns; yours are the other way round."
-    yield from filter(None, [wrong_shape(answer, expected)])
-    left, right = rearrange(query @ w.T, "i h -> i 1 h"), rearrange(key @ u.T, "j h -> 1 j h")
-    if same(answer, (left + right) @ v):
-        yield "The tanh is missing: without it the query adds the same to every key's score."
-    if same(answer, torch.tanh(left * right) @ v):
-        yield "Query and key are multiplied; this score adds them."
-    if same(answer, torch.tanh((query @ u.T)[:, None] + (key @ w.T)[None]) @ v):
-        yield "W belongs to the query and U to the key."
-    if same(answer, torch.tanh((query @ w)[:, None] + (key @ u)[None]) @ v):
-        yield "W q is sum over the columns of W: use W transposed when q is a row."
-    if not same(answer, expected):
-        yield "The scores are not v . tanh(W q + U k)."
+    for queries, keys, d, hidden in ((2, 3, 4, 4), (3, 1, 5, 2)):
+        # Each query and key with its negative: scores come in both signs.
+        query = torch.cat([half := torch.randn(queries, d), -half])
+        key = torch.cat([half := torch.randn(keys, d), -half])
+        w, u = torch.randn(2, hidden, d) / d**0.5
+        v = torch.randn(hidden)
+
+        def added(left: Tensor, right: Tensor) -> Tensor:
+            return rearrange(left, "i hidden -> i 1 hidden") + right
+
+        left, right = query @ w.T, key @ u.T
+        expected = added(left, right).tanh() @ v
+        mistakes = [
+            (
+                expected.T,
+                "Queries should be the rows, keys the columns; yours are the other way round.",
+            ),
+            (
+                added(left, right) @ v,
+                "The tanh is missing: without it the query adds the same to every key's score.",
+            ),
+            (
+                (left[:, None] * right).tanh() @ v,
+                "Query and key are multiplied; this score adds them.",
+            ),
+            (
+                added(query @ u.T, key @ w.T).tanh() @ v,
+                "W belongs to the query and U to the key.",
+            ),
+        ]
+        if d == hidden:
+            transposed = "W q is sum over the columns of W: use W transposed when q is a row."
+            mistakes.append((added(query @ w, key @ u).tanh() @ v, transposed))
+        yield Case(
+            (query, key, w, u, v),
+            expected,
+            mistakes,
+            otherwise="The scores are not v . tanh(W q + U k).",
+        )
 
 
 @checker
-def check_window_mask(window_mask: Answer) -> Iterator[str]:
+def check_window_mask() -> Iterator[Case]:
     """Check window_mask(queries, keys, width): the newest `width` keys that a query may see."""
-    for queries, keys, width in ((4, 4, 2), (2, 5, 3), (3, 3, 1)):
+    for queries, keys, width in ((4, 4, 2), (2, 5, 3), (3, 3, 1), (3, 7, 4)):
         offset = torch.arange(queries)[:, None] + keys - queries - torch.arange(keys)
         expected = (offset >= 0) & (offset < width)
-        mask = window_mask(queries, keys, width)
-        yield from filter(None, [wrong_shape(mask, expected)])
-        call = f"window_mask({queries}, {keys}, {width})"
-        if torch.equal(mask, ~expected):
-            yield f"{call} is inverted: True means 'may attend'."
-        if (mask & (offset < 0)).any():
-            yield f"In {call} a query sees keys later than its own."
-        if mask.sum(-1).max() != expected.sum(-1).max():
-            yield (
-                f"In {call} a query sees up to {int(mask.sum(-1).max())} keys, "
-                f"but should see {int(expected.sum(-1).max())}."
-            )
-        if not torch.equal(mask, expected):
-            yield f"{call} is aligned differently: the last query sees the last key."
+        most = expected.sum(-1).max()
+        yield Case(
+            (queries, keys, width),
+            expected,
+            mistakes=[(~expected, "{call} is inverted: True means 'may attend'.")],
+            signs=[
+                (
+                    lambda mask, later=offset < 0: (mask & later).any(),
+                    "In {call} a query sees keys later than its own.",
+                ),
+                (
+                    lambda mask, most=most: mask.sum(-1).max() != most,
+                    f"In {{call}} a query sees up to {most} keys, its own included; yours do not.",
+                ),
+            ],
+            otherwise="{call} is aligned differently: the last query sees the last key.",
+        )

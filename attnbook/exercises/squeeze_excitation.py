@@ -7,106 +7,158 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
+from torch import Tensor
 
-from attnbook.exercises import Answer, checker, same, wrong_shape
+from attnbook.exercises import Case, checker, same
 
 
 @checker
-def check_squeeze_and_excite(squeeze_and_excite: Answer) -> Iterator[str]:
+def check_squeeze_and_excite() -> Iterator[Case]:
     """Check squeeze_and_excite(x, w1, w2): the gated images, without biases."""
-    x = torch.rand(6, 6, 6, 6) + rearrange(torch.randn(6, 6), "b c -> b c 1 1")
-    w1, w2 = torch.randn(3, 6), torch.randn(6, 3)
-    squeezed = reduce(x, "b c h w -> b c", "mean")
-    logits = F.relu(squeezed @ w1.T) @ w2.T
+    # As many rows as images and columns as channels: gates on the wrong axes fit as well.
+    for b, c, h, w in ((6, 6, 6, 6), (3, 4, 3, 4), (1, 3, 1, 3)):
+        x = torch.rand(b, c, h, w) + torch.randn(b, c, 1, 1)
+        # Each row with its negative: of two hidden units one is alive, so the ReLU is seen.
+        w1 = torch.cat([half := torch.randn(c // 2, c) / c**0.5, -half])
+        w2 = torch.randn(c, len(w1))
 
-    def scaled(gates: torch.Tensor) -> torch.Tensor:
-        return x * rearrange(gates, "b c -> b c 1 1")
+        def logits(z: Tensor, w1: Tensor = w1, w2: Tensor = w2) -> Tensor:
+            return F.relu(z @ w1.T) @ w2.T
 
-    answer = squeeze_and_excite(x.clone(), w1, w2)
-    yield from filter(None, [wrong_shape(answer, x)])
-    if same(answer, x * logits.sigmoid()):
-        yield "The gates fall on height and width: give them two axes of size 1 at the end."
-    if same(answer, scaled(logits)):
-        yield "The sigmoid is missing: a gate can be negative, or larger than 1."
-    if same(answer, scaled(logits.softmax(-1))):
-        yield "Your gates sum to 1 over the channels: take a sigmoid of each, not a softmax."
-    if same(answer, scaled((squeezed @ w1.T @ w2.T).sigmoid())):
-        yield "The ReLU between the two matrices is missing."
-    total = reduce(x, "b c h w -> b c", "sum")
-    if same(answer, scaled((F.relu(total @ w1.T) @ w2.T).sigmoid())):
-        yield "The squeeze is the mean over the places, not the sum."
-    if same(answer, scaled((F.relu(x.mean((1, 2)) @ w1.T) @ w2.T).sigmoid())):
-        yield "The mean is over channels and rows: average over the last two axes."
-    if same(answer, scaled(logits.sigmoid()) + x):
-        yield "The input is added to the result; here it is only multiplied."
-    if not same(answer, scaled(logits.sigmoid())):
-        yield "The gates are not sigmoid(W2 ReLU(W1 z)) of each image's own means."
+        def scaled(gates: Tensor, x: Tensor = x) -> Tensor:
+            return x * rearrange(gates, "b c -> b c 1 1")
+
+        z = reduce(x, "b c h w -> b c", "mean")
+        expected = scaled(logits(z).sigmoid())
+        yield Case(
+            (x, w1, w2),
+            expected,
+            mistakes=[
+                (
+                    x * logits(z).sigmoid(),
+                    "The gates fall on height and width: give them two axes of size 1 at the end.",
+                ),
+                (
+                    scaled(logits(z)),
+                    "The sigmoid is missing: a gate can be negative, or larger than 1.",
+                ),
+                (
+                    scaled(logits(z).softmax(-1)),
+                    "Your gates sum to 1 over the channels: take a sigmoid of each, not a softmax.",
+                ),
+                (
+                    scaled((z @ w1.T @ w2.T).sigmoid()),
+                    "The ReLU between the two matrices is missing.",
+                ),
+                (
+                    scaled(logits(x.sum((2, 3))).sigmoid()),
+                    "The squeeze is the mean over the places, not the sum.",
+                ),
+                (
+                    scaled(logits(x.mean((1, 2))).sigmoid()),
+                    "The mean is over channels and rows: average over the last two axes.",
+                ),
+                (
+                    expected + x,
+                    "The input is added to the result; here it is only multiplied.",
+                ),
+            ],
+            otherwise="The gates are not sigmoid(W2 ReLU(W1 z)) of each image's own means.",
+        )
 
 
 @checker
-def check_fold_behind(fold_behind: Answer) -> Iterator[str]:
+def check_fold_behind() -> Iterator[Case]:
     """Check fold_behind(weight, bias, gate): a convolution with gates behind it, as one."""
-    weight, bias, gate = torch.randn(4, 4, 3, 3), torch.randn(4), torch.rand(4)
-    answer = fold_behind(weight.clone(), bias.clone(), gate)
-    if not (isinstance(answer, tuple | list) and len(answer) == 2):
-        yield "Return two tensors, the new weight and the new bias."
-    new_weight, new_bias = answer
-    yield from filter(None, [wrong_shape(new_weight, weight), wrong_shape(new_bias, bias)])
-    if same(new_weight, weight * rearrange(gate, "c -> 1 c 1 1")):
-        yield "That is the gate in front, one for each channel that goes in."
-    if same(new_weight, weight / rearrange(gate, "c -> c 1 1 1")):
-        yield "The weight is divided by the gate; what comes out should be multiplied by it."
-    if same(new_bias, bias):
-        yield "The bias comes out of the convolution too, so the gate meets it as well."
-    x = torch.randn(2, 4, 6, 6)
-    expected = F.conv2d(x, weight, bias) * rearrange(gate, "c -> c 1 1")
-    if not torch.allclose(F.conv2d(x, new_weight, new_bias), expected, atol=1e-4):
-        yield "The new convolution does not give what the old one gives behind the gates."
+    for out, into, k in ((4, 4, 3), (3, 5, 1)):
+        weight, bias, gate = torch.randn(out, into, k, k), torch.randn(out), torch.rand(out) + 0.1
+        each = rearrange(gate, "out -> out 1 1 1")
+        signs = [
+            (
+                lambda new, _, wrong=weight / each: same(new, wrong),
+                "The weight is divided by the gate; what comes out should be multiplied by it.",
+            ),
+            (
+                lambda _, new, bias=bias: same(new, bias),
+                "The bias comes out of the convolution too, so the gate meets it as well.",
+            ),
+        ]
+        if out == into:
+            front = weight * rearrange(gate, "into -> 1 into 1 1")
+            said = "That is the gate in front, one for each channel that goes in."
+            signs.insert(0, (lambda new, _, wrong=front: same(new, wrong), said))
+        yield Case(
+            (weight, bias, gate),
+            (weight * each, bias * gate),
+            signs=signs,
+            otherwise="The new convolution does not give what the old one gives behind the gates.",
+        )
 
 
 @checker
-def check_squeeze_inside(squeeze_inside: Answer) -> Iterator[str]:
+def check_squeeze_inside() -> Iterator[Case]:
     """Check squeeze_inside(x, mask): each channel's mean over the places that the mask has."""
-    mask = torch.zeros(3, 5, 6, dtype=torch.bool)
-    for image, (height, width) in zip(mask, ((5, 6), (3, 2), (4, 4)), strict=True):
-        image[:height, :width] = True
-    x = torch.rand(3, 4, 5, 6) + 0.5
-    inside = rearrange(mask, "b h w -> b 1 h w")
-    total = reduce(x * inside, "b c h w -> b c", "sum")
-    expected = total / reduce(mask.float(), "b h w -> b 1", "sum")
-    padded = squeeze_inside(x * inside, mask)
-    yield from filter(None, [wrong_shape(padded, expected)])
-    if same(padded, total / 30):
-        yield "The padding is counted: divide by the number of places inside, not by H W."
-    if same(padded, total):
-        yield "That is the sum over the places inside; divide by how many there are."
-    if same(padded, total / mask.sum()):
-        yield "You divide by the places of all images together; each image has its own number."
-    if not same(padded, expected):
-        yield "The result is not the mean over the places where the mask is True."
-    if not same(squeeze_inside(x, mask), expected):
-        yield "With something other than zeros in the padding, your result changes: mask x first."
+    for channels, sizes, h, w in ((4, [(5, 6), (3, 2), (4, 4)], 5, 6), (2, [(1, 2)], 4, 3)):
+        mask = torch.zeros(len(sizes), h, w, dtype=torch.bool)
+        for image, (height, width) in zip(mask, sizes, strict=True):
+            image[:height, :width] = True
+        x = torch.rand(len(sizes), channels, h, w) + 0.5
+        inside = x * rearrange(mask, "b h w -> b 1 h w")
+        total = reduce(inside, "b c h w -> b c", "sum")
+        expected = total / reduce(mask.float(), "b h w -> b 1", "sum")
+        yield Case(
+            (inside, mask),
+            expected,
+            mistakes=[
+                (
+                    total / (h * w),
+                    "The padding is counted: divide by the number of places inside, not by H W.",
+                ),
+                (total, "That is the sum over the places inside; divide by how many there are."),
+                (
+                    total / mask.sum(),
+                    "You divide by the places of all images together; each image has its own "
+                    "number.",
+                ),
+            ],
+            otherwise="The result is not the mean over the places where the mask is True.",
+        )
+        yield Case(
+            (x, mask),
+            expected,
+            otherwise="With something other than zeros in the padding, your result changes: mask x "
+            "first.",
+        )
 
 
 @checker
-def check_gate_parameters(gate_parameters: Answer) -> Iterator[str]:
+def check_gate_parameters() -> Iterator[Case]:
     """Check gate_parameters(stages, reduction, bias): the parameters that all gates add."""
-    stages, reduction = [(3, 64), (2, 96)], 16
-    weights = sum(2 * blocks * channels * (channels // reduction) for blocks, channels in stages)
-    biases = sum(blocks * (channels + channels // reduction) for blocks, channels in stages)
-    for bias, expected in ((False, weights), (True, weights + biases)):
-        count = gate_parameters(list(stages), reduction, bias)
-        call = f"gate_parameters({stages}, {reduction}, {bias})"
-        if bias and count == weights:
-            yield f"{call} leaves the biases out: there is one for each row of W1 and of W2."
-        if not bias and count == weights + biases:
-            yield f"{call} should leave the biases out."
-        if bias and count == weights + sum(blocks * channels for blocks, channels in stages):
-            yield f"{call} forgets the biases of the bottleneck."
-        if count == expected // 2 or 2 * count == weights:
-            yield f"{call} counts one matrix of each gate; there are two."
-        once = [(1, channels) for _, channels in stages]
-        if count == sum(2 * channels * (channels // reduction) for _, channels in once):
-            yield f"{call} counts one gate a stage; every block has its own."
-        if count != expected:
-            yield f"{call} is {count}, but the layers have {expected} parameters."
+    for stages, reduction in (([(3, 64), (2, 96)], 16), ([(1, 32), (4, 128), (2, 104)], 8)):
+        hidden = [channels // reduction for _, channels in stages]
+        weights = sum(2 * n * c * r for (n, c), r in zip(stages, hidden, strict=True))
+        of_w1 = sum(n * r for (n, _), r in zip(stages, hidden, strict=True))
+        of_w2 = sum(n * c for n, c in stages)
+        once = sum(2 * c * r for (_, c), r in zip(stages, hidden, strict=True))
+        once_bias = sum(c + r for (_, c), r in zip(stages, hidden, strict=True))
+        for bias in (False, True):
+            expected = weights + bias * (of_w1 + of_w2)
+            one = "{call} counts one matrix of each gate; there are two."
+            yield Case(
+                (stages, reduction, bias),
+                expected,
+                mistakes=[
+                    (
+                        weights,
+                        "{call} leaves the biases out: there is one for each row of W1 and of W2.",
+                    ),
+                    (weights + of_w1 + of_w2, "{call} should leave the biases out."),
+                    (weights + of_w2, "{call} forgets the biases of the bottleneck."),
+                    (expected // 2, one),
+                    (weights // 2, one),
+                    (
+                        once + bias * once_bias,
+                        "{call} counts one gate a stage; every block has its own.",
+                    ),
+                ],
+            )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attnbook.exercises import attention
+from attnbook.exercises import Checker, attention
 
 Answer = Callable[..., object]
 
@@ -43,7 +43,7 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scale)
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     attention.check_masked_weights: [
         lambda s, m: fill(s, m, -math.inf).nan_to_num(0.0),
         softmax_loop,
@@ -51,7 +51,7 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     ],
     attention.check_sharpened: [
         lambda q, k, v, t: (q @ k.T / math.sqrt(q.shape[-1]) / t).softmax(-1) @ v,
-        lambda q, k, v, t: sdpa(q, k, v, 1 / (3 * t)),
+        lambda q, k, v, t: sdpa(q, k, v, 1 / (q.shape[1] ** 0.5 * t)),
         lambda q, k, v, t: sdpa(q / t, k, v, q.shape[-1] ** -0.5),
     ],
     attention.check_additive_scores: [
@@ -68,7 +68,7 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     attention.check_masked_weights: [
         (lambda s, m: fill(s, m, -math.inf), "NaN"),
         (lambda s, m: fill(s, ~m, -math.inf).nan_to_num(0.0), "may attend"),
@@ -77,18 +77,25 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda s, m: s.softmax(-1), "forbidden key has weight"),
         (lambda s, m: fill(s, m, -1e9), "should be zero"),
         (lambda s, m: fill(2 * s, m, -math.inf).nan_to_num(0.0), "proportional"),
+        (lambda s, m: (s * m).softmax(-1), "sum to 1|forbidden key has weight"),
+        (lambda s, m: fill(s, m, -10) * m.any(-1, keepdim=True), "forbidden key has weight"),
+        (lambda s, m: torch.where(m.any(-1, True), fill(s, m, -math.inf), 0.25), "has weight"),
+        (lambda s, m: torch.zeros(4, 5) + softmax_loop(s, m), "raised RuntimeError"),
         (lambda s, m: s.exp().sum(-1), "shape"),
         (lambda s, m: s.tolist(), "not a tensor"),
         (lambda s, m: m, "dtype"),
     ],
     attention.check_sharpened: [
         (lambda q, k, v, t: (q @ k.T / t).softmax(-1) @ v, "not divided by sqrt"),
-        (lambda q, k, v, t: (q @ k.T / 9 / t).softmax(-1) @ v, "square root"),
-        (lambda q, k, v, t: (q @ k.T / 3 * t).softmax(-1) @ v, "softer"),
-        (lambda q, k, v, t: (q @ k.T / 3).softmax(-1) @ v, "no effect"),
+        (lambda q, k, v, t: (q @ k.T / q.shape[1] / t).softmax(-1) @ v, "square root"),
+        (lambda q, k, v, t: sdpa(q, k, v, t / q.shape[1] ** 0.5), "softer"),
+        (lambda q, k, v, t: sdpa(q, k, v, q.shape[1] ** -0.5), "no effect"),
         (lambda q, k, v, t: (q @ k.T / 3 / t).softmax(0) @ v, "over the keys"),
         (lambda q, k, v, t: (q @ k.T / 3 / t).softmax(-1), "shape"),
         (lambda q, k, v, t: (q @ k.T / 3 / t) @ v, "weighted average"),
+        (lambda q, k, v, t: (q @ k.T / 3 / t).softmax(-1) @ v, "1 other inputs went well"),
+        (lambda q, k, v, t: sdpa(q, k, v, q.shape[1] ** -0.5 / 0.4), "1 other inputs went well"),
+        (lambda q, k, v, t: sdpa(q, k, v, k.shape[0] ** -0.5 / t), "weighted average"),
     ],
     attention.check_additive_scores: [
         (lambda q, k, w, u, v: ((q @ w.T)[:, None] + k @ u.T) @ v, "tanh is missing"),
@@ -97,6 +104,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda q, k, w, u, v: additive(q, k, w.T, u.T, v), "transposed"),
         (lambda q, k, w, u, v: additive(k, q, u, w, v), "other way round"),
         (lambda q, k, w, u, v: additive(q, k, w, u, v).relu(), "not v . tanh"),
+        (lambda q, k, w, u, v: additive(q, k, w, u, v).reshape(4, 6), "raised RuntimeError"),
     ],
     attention.check_window_mask: [
         (lambda n, m, w: ~window(n, m, w), "inverted"),
@@ -105,5 +113,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda n, m, w: window(n, m, w).float(), "dtype"),
         (lambda n, m, w: window(n, m, w, shift=0), "sees up to|aligned"),
         (lambda n, m, w: window(n, m, m), "sees up to"),
+        (lambda n, m, w: window(n, m, 2), "sees up to"),
+        (lambda n, m, w: window(4, 4, w), "shape"),
     ],
 }

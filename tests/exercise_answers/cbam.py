@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbook.cbam import ChannelAttention, SpatialAttention
-from attnbook.exercises import cbam
+from attnbook.exercises import Checker, cbam
 
 Answer = Callable[..., object]
 
@@ -19,7 +19,7 @@ def mlp(z: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
 
 
 def gates_of_module(x: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-    layer = ChannelAttention(6, hidden_channels=3)
+    layer = ChannelAttention(x.shape[1], hidden_channels=len(w1))
     layer.load_state_dict({"fc1.weight": w1[:, :, None, None], "fc2.weight": w2[:, :, None, None]})
     return layer.gate(x)[:, :, 0, 0].detach()
 
@@ -38,17 +38,17 @@ def planes(x: Tensor) -> Tensor:
 
 
 def mask_by_convolution(x: Tensor, kernel: Tensor) -> Tensor:
-    return F.conv2d(planes(x), kernel[None], padding=1).sigmoid()[:, 0]
+    return F.conv2d(planes(x), kernel[None], padding="same").sigmoid()[:, 0]
 
 
 def mask_of_module(x: Tensor, kernel: Tensor) -> Tensor:
-    layer = SpatialAttention(kernel_size=3)
+    layer = SpatialAttention(kernel.shape[-1])
     layer.load_state_dict({"conv.conv.weight": kernel[None]}, strict=False)
     return layer.eval().gate(x)[:, 0].detach()
 
 
 def mask_by_windows(x: Tensor, kernel: Tensor) -> Tensor:
-    windows = F.unfold(planes(x), 3, padding=1)
+    windows = F.unfold(planes(x), k := kernel.shape[-1], padding=k // 2)
     return (kernel.flatten() @ windows).sigmoid().unflatten(-1, x.shape[2:])
 
 
@@ -61,7 +61,7 @@ def share(high: Tensor, low: Tensor, tie: float) -> float:
     return sum(pairs) / len(pairs)
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     cbam.check_channel_gates: [
         lambda x, w1, w2: pooled(x, w1, w2).sum(0).sigmoid(),
         gates_of_module,
@@ -80,7 +80,7 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     cbam.check_channel_gates: [
         (lambda x, w1, w2: pooled(x, w1, w2).sigmoid().sum(0), "own sigmoid"),
         (
@@ -96,16 +96,25 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
             lambda x, w1, w2: ((x.mean((2, 3)) + x.amax((2, 3))) @ w1.T @ w2.T).sigmoid(),
             "ReLU",
         ),
+        (lambda x, w1, w2: (2 * pooled(x, w1, w2)[1]).sigmoid(), "used twice"),
         (lambda x, w1, w2: pooled(x, w1, w2).sum(0).softmax(-1), "are not sigmoid"),
+        (lambda x, w1, w2: pooled(x.reshape(3, 6, 4, 5), w1, w2).sum(0).sigmoid(), "raised"),
         (lambda x, w1, w2: gates_of_module(x, w1, w2)[:, :, None, None], "shape"),
     ],
     cbam.check_spatial_mask: [
         (lambda x, k: mask_by_convolution(x, k.flip(0)), "stacked as"),
-        (lambda x, k: F.conv2d(planes(x), k[None], padding=1)[:, 0], "sigmoid is missing"),
+        (
+            lambda x, k: F.conv2d(planes(x), k[None], padding="same")[:, 0],
+            "sigmoid is missing",
+        ),
+        (
+            lambda x, k: F.conv2d(planes(x), k[None], padding=1).sigmoid()[:, 0],
+            "1 other inputs went well",
+        ),
         (lambda x, k: F.conv2d(planes(x), k[None]).sigmoid()[:, 0], "smaller"),
         (lambda x, k: mask_by_convolution(x, k.flip(1, 2)), "turned round"),
         (
-            lambda x, k: F.conv2d(x.mean(1, True), k[None, :1], padding=1).sigmoid()[:, 0],
+            lambda x, k: F.conv2d(x.mean(1, True), k[None, :1], padding="same").sigmoid()[:, 0],
             "not used",
         ),
         (lambda x, k: mask_by_convolution(x, k)[:, None], "shape"),
@@ -116,13 +125,17 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda c, r, k: 2 * c * (c // r) + k * k + 2, "one plane"),
         (lambda c, r, k: 2 * c * (c // r) + 2 * k * k, "batch normalisation"),
         (lambda c, r, k: c * (c // r) + 2 * k * k + 2, "one layer"),
-        (lambda c, r, k: 2 * c * c + 2 * k * k + 2, "yours is"),
+        (lambda c, r, k: 2 * c * c + 2 * k * k + 2, "but should be"),
+        (lambda c, r, k: 2 * c * (c // 16) + 2 * k * k + 2, "count(96, 8, 3)"),
+        (lambda c, r, k: 2 * c * c / r + 2 * k * k + 2, "whole number"),
     ],
     cbam.check_exceeds: [
         (lambda high, low: share(high, low, 0.0), "count nothing"),
         (lambda high, low: share(high, low, 1.0), "in full"),
         (lambda high, low: share(low, high, 0.5), "`low` exceeds `high`"),
         (lambda high, low: (high[:, None] > low).sum(), "how many pairs"),
-        (lambda high, low: float(high.mean() > low.mean()), "yours is"),
+        (lambda high, low: float(high.mean() > low.mean()), "should be"),
+        (lambda high, low: 12 * share(high, low, 0.5), "how many pairs"),
+        (lambda high, low: share(high, low, 0.5) * high.numel() * low.numel() / 12, "should be"),
     ],
 }

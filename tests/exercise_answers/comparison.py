@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attnbook import SqueezeExcitation
 from attnbook.costs import parameters
-from attnbook.exercises import comparison
+from attnbook.exercises import Checker, comparison
 
 Answer = Callable[..., object]
 
@@ -41,7 +41,7 @@ def by_hand(runs: Tensor, baseline: Tensor) -> Tensor:
     return torch.stack([mean, (variance / len(runs)).sqrt()])
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     comparison.check_gate_parameters: [
         by_loop,
         by_counting,
@@ -56,10 +56,13 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
         lambda a, b: ((a - b).mean(), error(a - b)),
         by_hand,
         lambda a, b: (a.mean() - b.mean(), ((a - b).var() / len(a)) ** 0.5),
+        lambda a, b: by_hand(a, b).tolist(),
+        lambda a, b: tuple(by_hand(a, b).double().tolist()),
+        lambda a, b: ((a - b).mean(), error(a - b).item()),
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     comparison.check_gate_parameters: [
         (lambda channels, r: sum(c * (c // r) for c in channels), "one of the two layers"),
         (lambda channels, r: sum(2 * c * (c // r) + c + c // r for c in channels), "biases"),
@@ -67,6 +70,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda channels, r: 2 * channels[-1] * (channels[-1] // r), "last block only"),
         (lambda channels, r: sum(2 * c * c / r for c in channels), "an int"),
         (lambda channels, r: sum(2 * c * r for c in channels), "but should be"),
+        (lambda channels, r: sum(2 * c * (c // 16) for c in channels), "128], 8)"),
     ],
     comparison.check_intensity: [
         (lambda n, k, m: 4 * n * k * m / traffic(n, k, m), "4 bytes"),
@@ -74,6 +78,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda n, k, m: n * k * m / (4 * (n * k + k * m)), "written"),
         (lambda n, k, m: traffic(n, k, m) / (n * k * m), "other way round"),
         (lambda n, k, m: n * k * m, "but should be"),
+        (lambda n, k, m: n * 64 * 64 / traffic(n, 64, 64), "but should be"),
     ],
     comparison.check_paired: [
         (lambda a, b: ((b - a).mean(), error(a - b)), "wrong way round"),
@@ -84,7 +89,9 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
             "pairing takes away",
         ),
         (lambda a, b: (2 * (a - b).mean(), error(a - b)), "not the mean"),
-        (lambda a, b: (a - b).mean(), "shape"),
-        (lambda a, b: [0.1, 0.1], "not a tensor"),
+        (lambda a, b: (a - b).mean(), "Return 2"),
+        (lambda a, b: [0.1, 0.1], "Too wide|not the mean"),
+        (lambda a, b: ((a - b).mean(), (a - b).std() / 8**0.5), "1 other inputs went well"),
+        (lambda a, b: (error(a - b), (a - b).mean()), "wrong order"),
     ],
 }

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbook.exercises import eca
+from attnbook.exercises import Checker, eca
 
 Answer = Callable[..., object]
 
@@ -68,7 +68,7 @@ def reordered(gate: Callable[[Tensor], Tensor], z: Tensor, order: Tensor) -> Ten
     return gates
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     eca.check_kernel_size: [
         lambda c, g, b: max(3, bumped(c, g, b)),
         lambda c, g, b: max(3, 2 * math.floor(rule(c, g, b) / 2) + 1),
@@ -87,11 +87,13 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     eca.check_reordered: [
         reordered,
         lambda gate, z, order: gate(z[:, order])[:, order.argsort()],
-        lambda gate, z, order: gate(z @ torch.eye(6)[order].T) @ torch.eye(6)[order],
+        lambda gate, z, order: (
+            gate(z @ torch.eye(len(order))[order].T) @ torch.eye(len(order))[order]
+        ),
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     eca.check_kernel_size: [
         (bumped, "Never go below 3"),
         (lambda c, g, b: max(3, int(rule(c, g, b))), "even"),
@@ -99,7 +101,8 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda c, g, b: max(3, 2 * math.ceil(rule(c, g, b) / 2) - 1), "take the larger"),
         (lambda c, g, b: 3, "nearest"),
         (lambda c, g, b: max(3, bumped(c, 2, 1)), "nearest"),
-        (lambda c, g, b: float(max(3, bumped(c, g, b))), "not an int"),
+        (lambda c, g, b: float(max(3, bumped(c, g, b))), "an int"),
+        (lambda c, g, b: max(3, bumped(c, g, 1)), "nearest"),
     ],
     eca.check_eca_gate: [
         (lambda x, w: sums(x.mean((2, 3)), w), "sigmoid is missing"),
@@ -114,6 +117,15 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         ),
         (lambda x, w: gates_by_loop(x, w)[..., 0, 0], "shape"),
         (lambda x, w: sums(x.mean((2, 3)), w).softmax(1), "not the sigmoid"),
+        (
+            lambda x, w: (
+                F.conv1d(F.pad(x.mean((2, 3)), (1, 1))[:, None], w[None, None])
+                .sigmoid()
+                .mT[..., None]
+            ),
+            "1 other inputs went well",
+        ),
+        (lambda x, w: gates_by_loop(x, w).reshape(2, 7, 1, 1), "raised RuntimeError"),
     ],
     eca.check_band_matrix: [
         (lambda w, c: band(w, c).T.contiguous(), "transposed"),
@@ -122,6 +134,8 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda w, c: w[0] * torch.eye(c), "middle weight"),
         (lambda w, c: band(w, c)[None], "shape"),
         (lambda w, c: band(w, c).tolist(), "not a tensor"),
+        (lambda w, c: band(w, 5), "shape"),
+        (lambda w, c: band(w[:3], c), "1 other inputs went well"),
     ],
     eca.check_reordered: [
         (lambda gate, z, order: gate(z), "no effect"),
@@ -130,5 +144,6 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda gate, z, order: gate(z[:, order.argsort()])[:, order], "inverse order"),
         (lambda gate, z, order: gate(z[order]), "raised"),
         (lambda gate, z, order: z * reordered(gate, z, order), "are not those"),
+        (lambda gate, z, order: gate(z[:, order])[:, [1, 2, 0, 4, 5, 3]], "raised IndexError"),
     ],
 }

@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from attnbook import MultiHeadAttention
-from attnbook.exercises import multi_head_attention
+from attnbook.exercises import Checker, multi_head_attention
 
 Answer = Callable[..., object]
 
@@ -60,7 +60,7 @@ def count(model: int, heads: int, kv_heads: int) -> int:
     return 2 * (model * model + model) + 2 * (model * keys + keys)
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     multi_head_attention.check_split_heads: [
         lambda x, h: rearrange(x, "b n (h d) -> b h n d", h=h),
         lambda x, h: x.unflatten(-1, (h, -1)).transpose(1, 2),
@@ -81,19 +81,21 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     multi_head_attention.check_split_heads: [
-        (lambda x, h: rearrange(x, "b n (d h) -> b h n d", h=h), "first three"),
+        (lambda x, h: rearrange(x, "b n (d h) -> b h n d", h=h), "first 3"),
         (lambda x, h: x.reshape(x.shape[0], h, x.shape[1], -1), "several positions"),
         (lambda x, h: rearrange(x, "b n (h d) -> b h d n", h=h), "rows"),
         (lambda x, h: rearrange(x, "b n (h d) -> b n h d", h=h), "shape"),
         (lambda x, h: rearrange(x, "b n (h d) -> b h n d", h=h).flip(1), "order"),
         (lambda x, h: x.tolist(), "not a tensor"),
+        (lambda x, h: rearrange(x, "b n (h d) -> b h n d", h=4), "1 other inputs went well"),
+        (lambda x, h: x.reshape(2, 3, h, -1).transpose(1, 2), "raised RuntimeError"),
     ],
     multi_head_attention.check_multi_head: [
-        (lambda x, q, k, v, o, h: by_einops(x, q, k, v, torch.eye(12), h), "multiply by W"),
+        (lambda x, q, k, v, o, h: by_einops(x, q, k, v, torch.eye(len(o)), h), "multiply by W"),
         (lambda *a: by_einops(*a, scale=1.0), "not divided by sqrt"),
-        (lambda *a: by_einops(*a, scale=12**-0.5), "model's width"),
+        (lambda *a: by_einops(*a, scale=len(a[1]) ** -0.5), "model's width"),
         (lambda x, q, k, v, o, h: by_einops(x, q, k, v, o, 1), "one wide head"),
         (lambda *a: by_einops(*a, join="h n d -> n (d h)"), "(d heads)"),
         (lambda x, q, k, v, o, h: by_einops(x, k, q, v, o, h), "changed places"),
@@ -101,6 +103,8 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda *a: by_einops(*a, axis=-2), "not [head_1"),
         (lambda *a: by_einops(*a, split="n (d h) -> h n d"), "not [head_1"),
         (lambda *a: by_einops(*a).T, "shape"),
+        (lambda *a: by_einops(*a[:-1], 3), "raised|1 other inputs"),
+        (lambda *a: by_einops(*a, scale=0.5), "1 other inputs went well"),
     ],
     multi_head_attention.check_share_keys: [
         (lambda k, h: repeat(k, "kv n d -> (group kv) n d", group=h // len(k)), "neighbours"),
@@ -108,12 +112,14 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda k, h: k, "shape"),
         (lambda k, h: k.repeat_interleave(h // len(k), dim=0).flip(0), "unchanged copy"),
         (lambda k, h: repeat(k.mean(0), "n d -> h n d", h=h), "unchanged copy"),
+        (lambda k, h: k.repeat_interleave(3, dim=0), "1 other inputs went well"),
     ],
     multi_head_attention.check_count: [
         (lambda m, h, kv: 2 * m * m + 2 * m * kv * (m // h), "biases"),
         (lambda m, h, kv: 4 * m * (m + 1), "here 2 are shared"),
         (lambda m, h, kv: (m + 1) * (m + 2 * kv * (m // h)), r"W^O"),
-        (lambda m, h, kv: h * count(m, h, kv), "but the layer has"),
+        (lambda m, h, kv: h * count(m, h, kv), "but should be"),
         (lambda m, h, kv: float(count(m, h, kv)), "whole number"),
+        (lambda m, h, kv: count(m, 8, kv), "but the layer has|but should be"),
     ],
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnbook import alibi_bias, rotary_angles, rotate, sinusoidal_encoding
-from attnbook.exercises import positional_encoding
+from attnbook.exercises import Checker, positional_encoding
 
 Answer = Callable[..., object]
 
@@ -83,7 +83,7 @@ def penalty_loop(m: Tensor, queries: int, keys: int) -> Tensor:
     return torch.stack([slope * torch.tensor(rows) for slope in m])
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     positional_encoding.check_clock: [
         clock,
         clock_loop,
@@ -102,7 +102,7 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     positional_encoding.check_clock: [
         (lambda p, d: torch.cat([(a := rotary_angles(p, d)).sin(), a.cos()], -1), "sines come"),
         (lambda p, d: interleaved((a := rotary_angles(p, d)).cos(), a.sin()), "changed places"),
@@ -110,6 +110,8 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda p, d: sinusoidal_encoding(len(p), d), "2.5"),
         (lambda p, d: clock(p, d, power=-1), "not sin and cos"),
         (rotary_angles, "shape"),
+        (lambda p, d: clock(p, 6), "shape"),
+        (lambda p, d: clock(p[:, None].expand(-1, 4)[:, 0], d).reshape(4, 6), "raised"),
     ],
     positional_encoding.check_step_matrix: [
         (lambda d, r: step(d, -r), "backwards"),
@@ -118,6 +120,8 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda d, r: torch.eye(d), "does not take"),
         (from_zero, "right at position 0 only"),
         (lambda d, r: step(d, r)[0], "shape"),
+        (lambda d, r: step(d, 1), "does not take"),
+        (lambda d, r: step(2, r), "shape"),
     ],
     positional_encoding.check_rotate_at: [
         (lambda x, s: turn(x, 0), "position 0"),
@@ -128,10 +132,14 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda x, s: 2 * turn(x, s), "length of a row"),
         (lambda x, s: x, "one radian"),
         (
-            lambda x, s: rotate(x, rotary_angles(torch.arange(s, s + len(x)), 6, base=100.0)),
+            lambda x, s: rotate(
+                x, rotary_angles(torch.arange(s, s + len(x)), x.shape[1], base=100.0)
+            ),
             "other pairs",
         ),
         (lambda x, s: turn(x, s)[:1], "shape"),
+        (lambda x, s: turn(x, 7), "1 other inputs went well"),
+        (lambda x, s: rotate(x, rotary_angles(torch.arange(s, s + 5), 6)), "raised"),
     ],
     positional_encoding.check_penalty: [
         (lambda m, n, k: -penalty(m, n, k), "never gains"),
@@ -139,5 +147,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda m, n, k: penalty(m, n, k, shift=0), "own key"),
         (lambda m, n, k: 2 * penalty(m, n, k), "minus slope times distance"),
         (lambda m, n, k: penalty(m, n, k)[0], "shape"),
+        (lambda m, n, k: penalty(m, 3, 3), "shape"),
+        (lambda m, n, k: penalty(m[:2], n, k), "shape"),
     ],
 }

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnbook.exercises import self_attention
+from attnbook.exercises import Checker, self_attention
 
 Answer = Callable[..., object]
 
@@ -46,7 +46,7 @@ def expanded(n: int, offset: float, beta: float) -> Tensor:
     return 2 * beta * torch.outer(place + offset, place) - beta * place**2
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     self_attention.check_self_attention: [
         sdpa,
         by_loop,
@@ -69,10 +69,10 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     self_attention.check_self_attention: [
         (lambda x, q, k, v: scores(x, q, k, 1).softmax(-1) @ x @ v, "not divided by sqrt"),
-        (lambda x, q, k, v: scores(x, q, k, 4).softmax(-1) @ x @ v, "not of a token"),
+        (lambda x, q, k, v: scores(x, q, k, len(q)).softmax(-1) @ x @ v, "not of a token"),
         (lambda x, q, k, v: scores(x, q, k, 9).softmax(0) @ x @ v, "over the keys"),
         (lambda x, q, k, v: sdpa(x, k, q, v), "changed places"),
         (lambda x, q, k, v: sdpa(x, q, q, v), "same matrix"),
@@ -81,13 +81,16 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda x, q, k, v: scores(x, q, k, 9).softmax(-1) @ x, "project them"),
         (lambda x, q, k, v: scores(x, q, k, 9) @ x @ v, "is not softmax"),
         (lambda x, q, k, v: (x @ v).T, "shape"),
+        (lambda x, q, k, v: scores(x, q, k, 9).softmax(-1) @ x @ v, "1 other inputs went well"),
+        (lambda x, q, k, v: sdpa(x.reshape(5, 4), q, k, v), "raised RuntimeError"),
     ],
     self_attention.check_put_back: [
         (lambda s, o: s, "still in the shuffled order"),
         (lambda s, o: s[o], "once more"),
-        (lambda s, o: s.flip(0), "somewhere else"),
+        (lambda s, o: s.flip(0), "elsewhere"),
         (lambda s, o: s[o.argsort()].T, "shape"),
         (lambda s, o: o.argsort(), "shape"),
+        (lambda s, o: s[[1, 4, 0, 2, 3]], "raised IndexError"),
     ],
     self_attention.check_neighbour_scores: [
         (lambda n, o, b: -b * distances(n, -o) ** 2, "sign of the offset"),
@@ -96,6 +99,9 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda n, o, b: -(distances(n, o) ** 2), "beta has no effect"),
         (lambda n, o, b: -b * distances(n, o).abs(), "these are not the weights"),
         (lambda n, o, b: -b * distances(n, o)[0] ** 2, "shape"),
+        (lambda n, o, b: -b * distances(6, o) ** 2, "shape"),
+        (lambda n, o, b: -0.3 * distances(n, o) ** 2, "these are not the weights"),
+        (lambda n, o, b: -b * distances(n, 2) ** 2, "these are not the weights"),
     ],
     self_attention.check_layer_multiply_adds: [
         (lambda n, x, d, c: 2 * n * n * d, "leaves out the three projections"),
@@ -104,5 +110,6 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda n, x, d, c: 3 * n * x * d + 2 * n * n * d, "pairs that are not seen"),
         (lambda n, x, d, c: 3 * n * x * d + (n * (n - 1) if c else 2 * n * n) * d, "sees itself"),
         (lambda n, x, d, c: 1, "but should be"),
+        (lambda n, x, d, c: 3 * n * x * d + 2 * d * (55 if c else n * n), "but should be"),
     ],
 }

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbook import affine_grid, bilinear_sample
-from attnbook.exercises import spatial_transformer
+from attnbook.exercises import Checker, spatial_transformer
 
 Answer = Callable[..., object]
 
@@ -96,7 +96,7 @@ def by_parts(first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([first[:, :2] @ second[:, :2], shift[:, None]], dim=1)
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     spatial_transformer.check_sampling_grid: [grid_by_loop, grid_by_matrix, affine_grid],
     spatial_transformer.check_read_at: [
         read_by_loop,
@@ -111,7 +111,7 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     spatial_transformer.check_sampling_grid: [
         (lambda t, h, w: affine_grid(t, h, w).flip(-1), "(y, x)"),
         (corners, "should be the edges"),
@@ -120,6 +120,8 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda t, h, w: affine_grid(t, h, w).transpose(0, 1), "rows of the grid"),
         (lambda t, h, w: affine_grid(t, h, w).movedim(-1, 0), "shape"),
         (lambda t, h, w: affine_grid(2 * t, h, w), "theta"),
+        (lambda t, h, w: affine_grid(t, 3, 5), "shape"),
+        (lambda t, h, w: affine_grid(t, h, h), "shape"),
     ],
     spatial_transformer.check_read_at: [
         (lambda image, x, y: torchs(image, y, x), "takes x for the row"),
@@ -128,6 +130,8 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda image, x, y: torchs(image, x, y, padding_mode="border"), "zeros"),
         (lambda image, x, y: torchs(image, x, y) / 2, "but should be"),
         (lambda image, x, y: image, "shape"),
+        (lambda image, x, y: torchs(image.reshape(3, 4), x, y), "raised RuntimeError"),
+        (lambda image, x, y: torchs(image, 0.3, -0.4), "read_at(<3 x 4>, -0.6, 0.2)"),
     ],
     spatial_transformer.check_crop: [
         (lambda *edges: inverse(box(*edges)), "source to target"),
@@ -136,6 +140,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda *edges: box(*edges) * torch.tensor([1.0, 1.0, 0.0]), "middle of the box"),
         (lambda *edges: 2 * box(*edges), "theta should be"),
         (lambda *edges: box(*edges).flatten(), "shape"),
+        (lambda *edges: box(*edges[:4], 32, 80), "theta should be"),
     ],
     spatial_transformer.check_combine: [
         (lambda a, b: by_parts(b, a), "other order"),

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbook import SqueezeExcitation
+from attnbook.exercises import Checker
 from attnbook.exercises import squeeze_excitation as exercises
 
 Answer = Callable[..., object]
@@ -47,7 +48,7 @@ def count_layers(stages: list[tuple[int, int]], reduction: int, bias: bool) -> i
     return sum(p.numel() for layer in layers for p in layer.parameters())
 
 
-RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
+RIGHT: dict[Checker, list[Answer]] = {
     exercises.check_squeeze_and_excite: [
         lambda x, w1, w2: x * four(logits(x, w1, w2).sigmoid()),
         by_layer,
@@ -72,7 +73,7 @@ RIGHT: dict[Callable[[Answer], bool | None], list[Answer]] = {
     ],
 }
 
-WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
+WRONG: dict[Checker, list[tuple[Answer, str]]] = {
     exercises.check_squeeze_and_excite: [
         (lambda x, w1, w2: x * logits(x, w1, w2).sigmoid(), "height and width"),
         (lambda x, w1, w2: x * four(logits(x, w1, w2)), "sigmoid is missing"),
@@ -85,15 +86,26 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         ),
         (lambda x, w1, w2: x + x * four(logits(x, w1, w2).sigmoid()), "added"),
         (lambda x, w1, w2: x * four(logits(x, w1, w2).sigmoid().mean(0, keepdim=True)), "own"),
+        (
+            lambda x, w1, w2: (
+                x * four(((x.reshape(6, 6, 36).mean(-1) @ w1.T).relu() @ w2.T).sigmoid())
+            ),
+            "raised RuntimeError",
+        ),
+        (
+            lambda x, w1, w2: x * four(((x.sum((2, 3)) / 36 @ w1.T).relu() @ w2.T).sigmoid()),
+            "1 other inputs went well",
+        ),
         (lambda x, w1, w2: logits(x, w1, w2).sigmoid(), "shape"),
     ],
     exercises.check_fold_behind: [
-        (lambda w, b, g: w * g[:, None, None, None], "two tensors"),
+        (lambda w, b, g: w * g[:, None, None, None], "a Tensor. Return 2 results"),
         (lambda w, b, g: (w * g[:, None, None], b * g), "in front"),
         (lambda w, b, g: (w / g[:, None, None, None], b * g), "divided"),
         (lambda w, b, g: (w * g[:, None, None, None], b), "bias"),
         (lambda w, b, g: (w * g[:, None, None, None], b * g * g), "does not give"),
         (lambda w, b, g: (w.sum(0), b), "shape"),
+        (lambda w, b, g: (w * g.reshape(4, 1, 1, 1), b * g), "raised RuntimeError"),
     ],
     exercises.check_squeeze_inside: [
         (lambda x, m: x.mean((2, 3)), "padding is counted"),
@@ -102,6 +114,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda x, m: x.sum((2, 3)) / m.sum((1, 2))[:, None], "mask x first"),
         (lambda x, m: (x * m[:, None]).amax((2, 3)), "not the mean"),
         (lambda x, m: (x * m[:, None]).mean((0, 2, 3)), "shape"),
+        (lambda x, m: (x * m[:, None]).sum((2, 3)) / torch.tensor([[30], [6], [16]]), "shape"),
     ],
     exercises.check_gate_parameters: [
         (lambda s, r, b: count(s, r, False), "leaves the biases out"),
@@ -109,6 +122,7 @@ WRONG: dict[Callable[[Answer], bool | None], list[tuple[Answer, str]]] = {
         (lambda s, r, b: count(s, r, False) + b * sum(n * c for n, c in s), "bottleneck"),
         (lambda s, r, b: count(s, r, b) // 2, "two"),
         (lambda s, r, b: count([(1, c) for _, c in s], r, b), "every block"),
-        (lambda s, r, b: count(s, r, b) + 1, "parameters"),
+        (lambda s, r, b: count(s, r, b) + 1, "but should be"),
+        (lambda s, r, b: count(s, 16, b), "(2, 104)], 8, False)"),
     ],
 }
