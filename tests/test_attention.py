@@ -627,8 +627,12 @@ VALUE_ERRORS = {
     "init_scale=0 must be above 0": lambda t: CosineScore(0),
     "init_scale=-1.5 must be above 0": lambda t: CosineScore(-1.5),
     "init_scale=nan must be above 0": lambda t: CosineScore(math.nan),
-    "query has 6 features, but the layer expects 4": lambda t: AdditiveScore(4, 6, 8)(t(6), t(6)),
-    "key has 4 features, but the layer expects 6": lambda t: AdditiveScore(4, 6, 8)(t(4), t(4)),
+    "query has 6 features, but the layer expects 4": lambda t: AdditiveScore(4, 6, 8)(
+        t(2, 6), t(2, 6)
+    ),
+    "key has 4 features, but the layer expects 6": lambda t: AdditiveScore(4, 6, 8)(
+        t(2, 4), t(2, 4)
+    ),
     "mask of shape (3, 2) does not": lambda t: masked_softmax(t(2, 3), t(3, 2) > 0),
     "to the scores' shape (2, 3)": lambda t: look_up(t, mask=t(1, 2, 3) > 0),
     "bias of shape (2, 4) does not": lambda t: look_up(t, bias=t(2, 4)),
