@@ -305,8 +305,15 @@ def seen(
     tensor([[1.],
             [0.]])
     """
-    anyone = torch.atleast_2d(mask).any(dim=-2)
-    return torch.where(rearrange(anyone, "... j -> ... j 1"), x, 0.0)
+    anyone = _any(torch.atleast_2d(mask), dim=-2)
+    return torch.where(rearrange(anyone, "... 1 j -> ... j 1"), x, 0.0)
+
+
+def _any(mask: Tensor, dim: int) -> Tensor:
+    # mask.any(dim, keepdim=True), which takes a CPU twenty times as long on a whole mask.
+    if mask.shape[dim] == 0:
+        return mask.any(dim, keepdim=True)
+    return mask.byte().amax(dim, keepdim=True).bool()
 
 
 def attend_fused(
@@ -322,28 +329,26 @@ def attend_fused(
 ) -> Float[Tensor, "*batch i v"]:
     """Return the context of `attend`, by F.scaled_dot_product_attention: the weights stay unseen.
 
-    A query that may see nothing gets zeros. What a kernel makes of such a query (zeros, NaN, the
-    mean of all values) differs from kernel to kernel: here it may see everything, and its context
-    is set to 0 afterwards. `is_causal`, the kernel's own, aligns the first query with the first
-    key and is for as many queries as keys.
+    A query from which the mask hides all keys gets zeros. What a kernel makes of such a query
+    (zeros, NaN, the mean of all values) differs from kernel to kernel: here it may see everything,
+    and its context is set to 0 afterwards. A bias of `-inf` is left to the kernel. `is_causal`, the
+    kernel's own, aligns the first query with the first key and is for as many queries as keys.
 
     >>> query, key, value = torch.randn(2, 8), torch.randn(5, 8), torch.randn(5, 3)
     >>> torch.allclose(attend_fused(query, key, value), attend(query, key, value)[0], atol=1e-6)
     True
     """
-    term, empty = mask, None
-    if bias is not None:
-        term = bias if mask is None else bias.masked_fill(~mask, -math.inf)
-        empty = (term == -math.inf).all(dim=-1, keepdim=True)
-        term = term.masked_fill(empty, 0.0)
-    elif mask is not None:
-        empty = ~mask.any(dim=-1, keepdim=True)
-        term = mask | empty
+    empty = None
+    if mask is not None:
+        empty = ~_any(mask, dim=-1)
+        mask = mask | empty
+    if mask is not None and bias is not None:
+        bias = bias.masked_fill(~mask, -math.inf)
     context = F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=term,
+        attn_mask=mask if bias is None else bias,
         dropout_p=dropout_p,
         is_causal=is_causal,
         enable_gqa=enable_gqa,
