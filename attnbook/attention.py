@@ -177,6 +177,7 @@ class AdditiveScore(Module):
         sizes = {"query_dim": query_dim, "key_dim": key_dim, "hidden_dim": hidden_dim}
         for name, size in sizes.items():
             check_size(name, size)
+        self.query_dim, self.key_dim = query_dim, key_dim
         self.w = nn.Linear(query_dim, hidden_dim, bias=False, device=device, dtype=dtype)
         self.u = nn.Linear(key_dim, hidden_dim, bias=False, device=device, dtype=dtype)
         self.v = nn.Linear(hidden_dim, 1, bias=False, device=device, dtype=dtype)
@@ -193,8 +194,8 @@ class AdditiveScore(Module):
             ValueError: a wrong number of axes or features, or batch axes that do not broadcast.
         """
         check_inputs(query=query, key=key)
-        check_features("query", query, self.w.in_features)
-        check_features("key", key, self.u.in_features)
+        check_features("query", query, self.query_dim)
+        check_features("key", key, self.key_dim)
         hidden = torch.tanh(
             rearrange(self.w(query), "... i h -> ... i 1 h")
             + rearrange(self.u(key), "... j h -> ... 1 j h")
@@ -483,6 +484,7 @@ class CrossAttention(Module):
         for name, size in sizes.items():
             check_size(name, size)
         check_flag("bias", bias)
+        self.query_dim, self.context_dim = query_dim, context_dim
         self.q_proj = nn.Linear(query_dim, head_dim, bias=bias, device=device, dtype=dtype)
         self.k_proj = nn.Linear(context_dim, head_dim, bias=bias, device=device, dtype=dtype)
         self.v_proj = nn.Linear(context_dim, head_dim, bias=bias, device=device, dtype=dtype)
@@ -527,8 +529,8 @@ class CrossAttention(Module):
         self, x: Tensor, context: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         check_inputs(x=x, context=context)
-        check_features("x", x, self.q_proj.in_features)
-        check_features("context", context, self.k_proj.in_features)
+        check_features("x", x, self.query_dim)
+        check_features("context", context, self.context_dim)
         if mask is not None:
             batch = torch.broadcast_shapes(x.shape[:-2], context.shape[:-2])
             check_mask(mask, (*batch, x.shape[-2], context.shape[-2]))

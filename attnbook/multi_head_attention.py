@@ -126,6 +126,7 @@ class MultiHeadAttention(Module):
             )
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
         self.head_dim = embed_dim // num_heads
+        self.kdim, self.vdim = kdim, vdim
         self.dropout = dropout
         self.rotary = rotary
         kv_dim = num_kv_heads * self.head_dim
@@ -248,9 +249,9 @@ class MultiHeadAttention(Module):
                 f"query, key and value have {axes} axes, but need 3 each (batch, length, features) "
                 "or 2 each (length, features)"
             )
-        check_features("query", query, self.q_proj.in_features)
-        check_features("key", key, self.k_proj.in_features)
-        check_features("value", value, self.v_proj.in_features)
+        check_features("query", query, self.embed_dim)
+        check_features("key", key, self.kdim)
+        check_features("value", value, self.vdim)
         if key.shape[-2] != value.shape[-2]:
             raise ValueError(
                 f"there are {key.shape[-2]} keys but {value.shape[-2]} values: "

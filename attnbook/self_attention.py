@@ -64,7 +64,7 @@ class SelfAttention(Module):
         check_size("head_dim", head_dim)
         check_flag("bias", bias)
         check_flag("is_causal", is_causal)
-        self.is_causal = is_causal
+        self.dim, self.is_causal = dim, is_causal
         self.q_proj = nn.Linear(dim, head_dim, bias=bias, device=device, dtype=dtype)
         self.k_proj = nn.Linear(dim, head_dim, bias=bias, device=device, dtype=dtype)
         self.v_proj = nn.Linear(dim, head_dim, bias=bias, device=device, dtype=dtype)
@@ -111,7 +111,7 @@ class SelfAttention(Module):
         self, x: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         check_inputs(x=x)
-        check_features("x", x, self.q_proj.in_features)
+        check_features("x", x, self.dim)
         if mask is None:
             return self.q_proj(x), self.k_proj(x), self.v_proj(x), None
         length = x.shape[-2]

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -685,3 +686,21 @@ TYPE_ERRORS = {
 def test_errors_say_what_is_wrong(device, error, message, call):
     with pytest.raises(error, match=re.escape(message)):
         call(partial(torch.ones, device=device))
+
+
+def by_both_methods(module):
+    return {"forward": module, "attend": lambda *inputs: module.attend(*inputs)[0]}
+
+
+class TestCrossAttentionSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 2: DIM})
+    ask = staticmethod(by_both_methods)
+
+    def make(self, **kwargs):
+        return CrossAttention(4, 6, head_dim=8, **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        x, context = torch.randn(batch, length - 2, 4), torch.randn(batch, length, 6)
+        mask = torch.rand(batch, 1, length) > 0.4
+        mask[:1] = False  # a sequence that may see nothing
+        return x.to(device, dtype), context.to(device, dtype), mask.to(device)
