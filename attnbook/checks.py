@@ -51,7 +51,7 @@ def check_number(
     if isinstance(number, bool) or not hasattr(type(number), "__float__"):
         raise TypeError(f"{name}={number!r} is a {type(number).__name__}, but must be a number")
     reason = f": {why}" if why else ""
-    if not number > above:
+    if above > -math.inf and not number > above:
         raise ValueError(f"{name}={number} must be above {above:g}{reason}")
     if not least <= number <= most:
         bounds = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
@@ -98,6 +98,42 @@ def check_floating(name: str, x: Tensor) -> None:
         )
 
 
+def check_whole(name: str, x: Tensor) -> None:
+    """Raise TypeError unless `x` is a tensor of whole numbers.
+
+    >>> check_whole("lengths", torch.tensor([3.0]))
+    Traceback (most recent call last):
+    TypeError: lengths has dtype torch.float32, not an integer type
+    """
+    check_tensor(name, x)
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"{name} has dtype {x.dtype}, not an integer type")
+
+
+def check_between(name: str, x: Tensor, least: int, most: int, *, most_is: str) -> None:
+    """Raise ValueError if a number in `x` lies outside `least` to `most`, where x can be read.
+
+    It is read on a CPU only: a GPU would have to be waited for. Under vmap, a compiler and other
+    tracers it has no values.
+
+    >>> check_between("lengths", torch.tensor([-1, 2]), 0, 3, most_is="keys")
+    Traceback (most recent call last):
+    ValueError: lengths run from -1 to 2, but must lie between 0 and keys=3
+    """
+    if x.device.type != "cpu" or x.numel() == 0 or torch.compiler.is_compiling():
+        return
+    try:
+        smallest, largest = (int(end) for end in x.aminmax())
+        outside = smallest < least or largest > most
+    except RuntimeError:  # so say vmap, FakeTensorMode and make_fx that there are no values
+        return
+    if outside:
+        raise ValueError(
+            f"{name} run from {smallest} to {largest}, "
+            f"but must lie between {least} and {most_is}={most}"
+        )
+
+
 def check_inputs(**inputs: Tensor) -> None:
     """Raise TypeError unless all are of one floating dtype, ValueError unless their axes fit."""
     first = next(iter(inputs))
@@ -117,7 +153,10 @@ def check_inputs(**inputs: Tensor) -> None:
 def check_features(name: str, x: Tensor, features: int) -> None:
     """Raise ValueError unless the last axis of `x` is as long as its projection expects."""
     if x.shape[-1] != features:
-        raise ValueError(f"{name} has {x.shape[-1]} features, but the layer expects {features}")
+        raise ValueError(
+            f"{name} has {x.shape[-1]} features, but the layer expects {features}; "
+            f"the features are its last axis, and its shape is {tuple(x.shape)}"
+        )
 
 
 def check_mask(mask: Tensor, shape: Sequence[int]) -> None:
@@ -142,11 +181,22 @@ def check_bias(bias: Tensor, shape: Sequence[int]) -> None:
     _check_broadcast("bias", bias, shape)
 
 
+def check_scores(scores: Tensor, shape: Sequence[int]) -> None:
+    """Raise TypeError unless the scores are floating, ValueError unless they have the shape."""
+    check_floating("the result of score", scores)
+    if tuple(scores.shape) != tuple(shape):
+        raise ValueError(
+            f"score returned {tuple(scores.shape)}, but needs one number for each query and key: "
+            f"(..., queries, keys), here {tuple(shape)}"
+        )
+
+
 def _check_broadcast(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
     if tensor.ndim > len(shape) or not fits(tensor.shape, shape):
         raise ValueError(
             f"{name} of shape {tuple(tensor.shape)} does not broadcast "
-            f"to the scores' shape {tuple(shape)}; a mask for padding is (batch, 1, keys)"
+            f"to the scores' shape {tuple(shape)}, (..., queries, keys)"
+            + ("; for padding: (batch, 1, keys)" if name == "mask" else "")
         )
 
 

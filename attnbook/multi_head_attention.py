@@ -13,17 +13,25 @@ Paper: Vaswani et al. (2017), section 3.2.2, https://arxiv.org/abs/1706.03762.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from attnbook.attention import attend, causal_mask
-from attnbook.checks import check_bias, check_features, check_inputs, check_mask
+from attnbook.attention import attend, attend_fused, causal_mask, seen
+from attnbook.checks import (
+    check_bias,
+    check_features,
+    check_flag,
+    check_inputs,
+    check_mask,
+    check_number,
+    check_size,
+    check_tensor,
+    fits,
+)
 from attnbook.module import Module
 
 
@@ -38,17 +46,16 @@ class MultiHeadAttention(Module):
     each head of keys and values serves num_heads / kv neighbouring heads of queries (grouped
     queries, https://arxiv.org/abs/2305.13245). `dropout` acts on the weights, in training only.
 
-    `rotary` is applied to the queries and keys of each head, (batch, heads, length, d). Keys are at
-    0, 1, ..., and the last query at the last key: with different lengths the queries are passed as
-    rotary(x, positions=...).
+    `rotary` turns the queries and keys of each head, (batch, heads, length, d). Keys are at 0, 1,
+    ..., and the last query at the last key. It is called as rotary(x) where queries and keys are
+    equally many, and only where they are not as rotary(x, positions=...): a module that does not
+    know `positions` will do for self-attention. RotaryEncoding's complex numbers make torch.compile
+    warn, and run in PyTorch's own kernel there.
 
     Initial values are those of nn.MultiheadAttention: biases 0, W_o as in nn.Linear, W_q, W_k and
     W_v uniform by Glorot's rule, for the three stacked to one matrix if their inputs are all
     embed_dim wide, else for each. Its state_dict loads unchanged, unless it has bias_k and bias_v
     (add_bias_kv). `add_zero_attn` leaves no trace there: `attnbook.from_torch` refuses that too.
-
-    Raises:
-        ValueError: a size below 1, sizes that do not divide, or a dropout outside 0 to 1.
 
     >>> attention = MultiHeadAttention(embed_dim=8, num_heads=2)
     >>> output, weights = attention.attend(torch.randn(3, 5, 8), is_causal=True)
@@ -70,24 +77,56 @@ class MultiHeadAttention(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Set up the four projections.
+
+        Args:
+            embed_dim: features of a query and of the output; num_heads must divide it.
+            num_heads: heads of the queries, at least 1.
+            num_kv_heads: heads of keys and values, a divisor of num_heads; num_heads by default.
+            kdim: features of a key; embed_dim by default.
+            vdim: features of a value; embed_dim by default.
+            bias: whether the projections have biases, True by default; not to be confused with the
+                `bias` of a call, which is added to the scores.
+            dropout: how likely a weight is dropped in training, 0 by default.
+            rotary: a module such as RotaryEncoding(embed_dim // num_heads) that turns queries and
+                keys by their positions; none by default.
+            device: where the parameters lie; PyTorch's default device by default.
+            dtype: their type; PyTorch's default type by default.
+
+        Raises:
+            TypeError: a size is no whole number, dropout no number, bias neither True nor False,
+                or rotary no module.
+            ValueError: a size below 1, sizes that do not divide, or a dropout outside 0 to 1.
+        """
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         kdim = embed_dim if kdim is None else kdim
         vdim = embed_dim if vdim is None else vdim
-        sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads}
-        for name, size in {**sizes, "kdim": kdim, "vdim": vdim}.items():
-            if size < 1:
-                raise ValueError(f"{name}={size} must be at least 1")
+        sizes = {
+            "embed_dim": embed_dim,
+            "num_heads": num_heads,
+            "num_kv_heads": num_kv_heads,
+            "kdim": kdim,
+            "vdim": vdim,
+        }
+        for name, size in sizes.items():
+            check_size(name, size)
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim={embed_dim} is not divisible by num_heads={num_heads}")
         if num_heads % num_kv_heads:
             raise ValueError(
                 f"num_heads={num_heads} is not divisible by num_kv_heads={num_kv_heads}"
             )
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout={dropout} is a probability: it must lie between 0 and 1")
+        check_flag("bias", bias)
+        check_number("dropout", dropout, least=0, most=1, why="it is a probability")
+        if rotary is not None and not isinstance(rotary, nn.Module):
+            raise TypeError(
+                f"rotary is a {type(rotary).__name__}, but must be a torch.nn.Module, such as "
+                f"RotaryEncoding({embed_dim // num_heads})"
+            )
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
         self.head_dim = embed_dim // num_heads
+        self.kdim, self.vdim = kdim, vdim
         self.dropout = dropout
         self.rotary = rotary
         kv_dim = num_kv_heads * self.head_dim
@@ -124,36 +163,47 @@ class MultiHeadAttention(Module):
     ) -> Float[Tensor, "*batch i e"]:
         """Return one vector per query, (batch, i, embed_dim), computed by PyTorch's fused kernel.
 
-        `key` is by default the query, and `value` the key. All three may come without a batch axis.
+        query: (batch, i, embed_dim); key: (batch, j, kdim), by default the query; value:
+        (batch, j, vdim), by default the key. All three may come without a batch axis.
+
         `mask` is boolean, True where a query may attend to a key; `bias` is added to the scores.
         Their number of axes says what they are: 2 (queries, keys), 3 (batch, queries, keys) and
         never (heads, queries, keys), 4 (batch, heads, queries, keys), with 1 where it is shared.
-        With `is_causal`, no query sees a key later than itself, the last query being aligned with
-        the last key; a mask forbids more. A query that may see no key gets the output's bias.
+        For padding: (batch, 1, keys), as padding_mask makes it; (batch, keys) would be read as
+        (queries, keys) where there are as many queries as sequences. With `is_causal`, no query
+        sees a key later than itself, the last query being aligned with the last key; a mask
+        forbids more.
+
+        A query that may see no key gets the output's bias. A key that `mask` hides from every query
+        of its sequence may hold anything, NaN too, and reaches no output but, in self-attention,
+        its own position's. The fused kernels have no second derivatives and no forward-mode ones:
+        `attend` has.
 
         Raises:
             TypeError: an input is not floating-point, their dtypes differ, the mask is not boolean,
-                or the bias not floating-point.
+                the bias not floating-point, or is_causal neither True nor False.
             ValueError: a wrong number of axes or features, key and value of different length, or
                 batches, a mask or a bias that do not fit.
         """
-        q, k, v = self._project(query, key, value)
+        query, key, value = self._inputs(query, key, value, is_causal)
         # Without a mask in memory the kernel skips the upper triangle, but it aligns the first
-        # query with the first key.
-        by_kernel = is_causal and mask is None and bias is None
-        if not by_kernel or q.shape[-2] != k.shape[-2]:
-            by_kernel = False
-            mask, bias = _mask_and_bias(mask, bias, is_causal, q, k)
-        if mask is not None and bias is not None:
-            bias = bias.masked_fill(~mask, -math.inf)
-        context = F.scaled_dot_product_attention(
+        # query with the first key. An `if`, since a compiler has to decide on sizes it may not
+        # know: their equality as a value would not be a bool there.
+        by_kernel = False
+        if is_causal and mask is None and bias is None and query.shape[-2] == key.shape[-2]:
+            by_kernel = True
+        q, k, v, mask, bias = self._project(
+            query, key, value, mask, bias, is_causal and not by_kernel
+        )
+        context = attend_fused(
             q,
             k,
             v,
-            attn_mask=mask if bias is None else bias,
+            mask=mask,
+            bias=bias,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=by_kernel,
-            enable_gqa=q.shape[1] != k.shape[1],
+            enable_gqa=self.num_kv_heads != self.num_heads,
         )
         return self._merge(context, query.ndim)
 
@@ -169,10 +219,11 @@ class MultiHeadAttention(Module):
     ) -> tuple[Float[Tensor, "*batch i e"], Float[Tensor, "*batch heads i j"]]:
         """Return what `forward` returns, and each head's weights, by the textbook formula.
 
-        The weights are (batch, heads, i, j), before dropout.
+        The arguments and errors are those of `forward`. The weights are (batch, heads, i, j),
+        before dropout.
         """
-        q, k, v = self._project(query, key, value)
-        mask, bias = _mask_and_bias(mask, bias, is_causal, q, k)
+        query, key, value = self._inputs(query, key, value, is_causal)
+        q, k, v, mask, bias = self._project(query, key, value, mask, bias, is_causal)
         group = q.shape[1] // k.shape[1]
         k, v = (repeat(x, "batch kv j d -> batch (kv group) j d", group=group) for x in (k, v))
         context, weights = attend(
@@ -185,39 +236,55 @@ class MultiHeadAttention(Module):
         """Say in `print(module)` what the projections do not show."""
         return f"{self.num_heads} heads, {self.num_kv_heads} of keys and values"
 
-    def _project(
-        self, query: Tensor, key: Tensor | None, value: Tensor | None
+    def _inputs(
+        self, query: Tensor, key: Tensor | None, value: Tensor | None, is_causal: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         key = query if key is None else key
         value = key if value is None else value
         check_inputs(query=query, key=key, value=value)
+        check_flag("is_causal", is_causal)
         axes = (query.ndim, key.ndim, value.ndim)
         if axes not in ((2, 2, 2), (3, 3, 3)):
             raise ValueError(
                 f"query, key and value have {axes} axes, but need 3 each (batch, length, features) "
                 "or 2 each (length, features)"
             )
-        check_features("query", query, self.q_proj.in_features)
-        check_features("key", key, self.k_proj.in_features)
-        check_features("value", value, self.v_proj.in_features)
-        queries, keys = query.shape[-2], key.shape[-2]
-        if keys != value.shape[-2]:
+        check_features("query", query, self.embed_dim)
+        check_features("key", key, self.kdim)
+        check_features("value", value, self.vdim)
+        if key.shape[-2] != value.shape[-2]:
             raise ValueError(
-                f"there are {keys} keys but {value.shape[-2]} values: each key needs one value"
+                f"there are {key.shape[-2]} keys but {value.shape[-2]} values: "
+                "each key needs one value"
             )
-        q, k, v = (
-            self._split(projection(x))
-            for projection, x in zip(
-                (self.q_proj, self.k_proj, self.v_proj), (query, key, value), strict=True
-            )
-        )
+        return query, key, value
+
+    def _project(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        is_causal: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return q, k and v, a row of axes for each head, and what acts on their scores."""
+        q = self._split(self.q_proj(query))
+        (batch,) = torch.broadcast_shapes(q.shape[:1], key.shape[:-2] or (1,))
+        shape = (batch, q.shape[1], q.shape[2], key.shape[-2])
+        mask, bias = _mask_and_bias(mask, bias, is_causal, shape, q.device)
+        if mask is not None:
+            of_any_head = mask.any(dim=1) if mask.ndim == 4 else mask
+            key, value = seen(key, of_any_head), seen(value, of_any_head)
+        k, v = self._split(self.k_proj(key)), self._split(self.v_proj(value))
         if self.rotary is not None:
+            queries, keys = q.shape[-2], k.shape[-2]
             if queries == keys:
                 q = self.rotary(q)
             else:
                 q = self.rotary(q, positions=torch.arange(keys - queries, keys, device=q.device))
             k = self.rotary(k)
-        return q, k, v
+        return q, k, v, mask, None if bias is None else bias.to(q.dtype)
 
     def _split(self, x: Tensor) -> Tensor:
         # By the width of a head, not by their number: tensor parallelism leaves a process with some
@@ -232,44 +299,44 @@ class MultiHeadAttention(Module):
 
 
 def _mask_and_bias(
-    mask: Tensor | None, bias: Tensor | None, is_causal: bool, q: Tensor, k: Tensor
+    mask: Tensor | None,
+    bias: Tensor | None,
+    is_causal: bool,
+    shape: tuple[int, int, int, int],
+    device: torch.device,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return both with the axes of the scores; `is_causal` becomes a part of the mask."""
-    queries, keys = q.shape[-2], k.shape[-2]
-    (batch,) = torch.broadcast_shapes(q.shape[:1], k.shape[:1])
-    shape = (batch, q.shape[1], queries, keys)
+    """Return both so that they broadcast to the scores; `is_causal` becomes a part of the mask."""
     if mask is not None:
-        mask = _over_heads("mask", mask, shape, check_mask)
+        check_mask(mask, _scores_shape("mask", mask, shape))
     if bias is not None:
-        bias = _over_heads("bias", bias, shape, check_bias).to(q.dtype)
+        check_bias(bias, _scores_shape("bias", bias, shape))
+    mask, bias = (
+        rearrange(term, "batch i j -> batch 1 i j") if term is not None and term.ndim == 3 else term
+        for term in (mask, bias)
+    )
     if is_causal:
-        causal = causal_mask(queries, keys, device=q.device)
+        causal = causal_mask(*shape[-2:], device=device)
         mask = causal if mask is None else causal & mask
     return mask, bias
 
 
-def _over_heads(
-    name: str,
-    term: Tensor,
-    shape: tuple[int, int, int, int],
-    check: Callable[[Tensor, Sequence[int]], None],
-) -> Tensor:
-    batch, _, queries, keys = shape
+def _scores_shape(name: str, term: Tensor, shape: tuple[int, int, int, int]) -> tuple[int, ...]:
+    """Return the shape that a mask or bias has to broadcast to, told by its number of axes."""
+    check_tensor(name, term)
     if term.ndim not in (2, 3, 4):
         raise ValueError(
             f"{name} has {term.ndim} axes, but needs 2 (queries, keys), 3 (batch, queries, keys) "
             "or 4 (batch, heads, queries, keys)"
         )
     if term.ndim != 3:
-        check(term, shape)
-        return term
-    if term.shape[0] not in (1, batch):
+        return shape
+    batch, _, queries, keys = shape
+    if not fits(term.shape[:1], (batch,)):
         raise ValueError(
             f"{name} of shape {tuple(term.shape)} has 3 axes, (batch, queries, keys), but there "
             f"is a batch of {batch}; one for each head needs 4: (batch, heads, queries, keys)"
         )
-    check(term, (batch, queries, keys))
-    return rearrange(term, "batch i j -> batch 1 i j")
+    return batch, queries, keys
 
 
 def _rename_pytorchs_parameters(
@@ -280,11 +347,14 @@ def _rename_pytorchs_parameters(
     PyTorch stacks W_q, W_k and W_v to one in_proj_weight where their inputs are equally wide, and
     their biases always. `load_state_dict` hands each module a copy of the caller's dictionary.
     """
+    local_metadata, *_ = arguments
+    assigned = local_metadata.get("assign_to_params_buffers", True)
     for kind in ("weight", "bias"):
         stacked = state_dict.pop(f"{prefix}in_proj_{kind}", None)
         if stacked is not None:
             for name, part in zip("qkv", stacked.tensor_split(3), strict=True):
-                state_dict[f"{prefix}{name}_proj.{kind}"] = part
+                # Three views of one storage would each be saved as all of it, or refused.
+                state_dict[f"{prefix}{name}_proj.{kind}"] = part.clone() if assigned else part
     for name in "qkv":
         weight = state_dict.pop(f"{prefix}{name}_proj_weight", None)
         if weight is not None:

@@ -25,9 +25,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnbook.attention import padding_mask
+from attnbook.checks import check_inputs, check_size
 from attnbook.module import Module
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.positional_encoding import LearnedEncoding
+from attnbook.precision import widened
 
 
 class EncoderLayer(Module):
@@ -55,7 +57,22 @@ class EncoderLayer(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Set up attention, network and normalisations.
+
+        Args:
+            dim: features of a token; num_heads must divide it.
+            num_heads: heads of the attention, at least 1.
+            hidden_dim: hidden features of the network on each token, at least 1.
+            device: where the parameters lie; PyTorch's default device by default.
+            dtype: their type; PyTorch's default type by default.
+
+        Raises:
+            TypeError: a size is no whole number.
+            ValueError: a size is below 1, or dim is not divisible by num_heads.
+        """
         super().__init__()
+        for name, size in {"dim": dim, "num_heads": num_heads, "hidden_dim": hidden_dim}.items():
+            check_size(name, size)
         self.attention = MultiHeadAttention(dim, num_heads, device=device, dtype=dtype)
         self.attention_norm = nn.LayerNorm(dim, eps=1e-12, device=device, dtype=dtype)
         self.up = nn.Linear(dim, hidden_dim, device=device, dtype=dtype)
@@ -104,7 +121,33 @@ class Encoder(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Set up the embedding, the positions and the layers.
+
+        Args:
+            vocabulary_size: how many different tokens there are, at least 1.
+            dim: features of a token; num_heads must divide it.
+            num_heads: heads of each layer's attention, at least 1.
+            num_layers: how many layers, at least 1.
+            hidden_dim: hidden features of each layer's network, at least 1.
+            max_length: the longest sequence, at least 1.
+            device: where the parameters lie; PyTorch's default device by default.
+            dtype: their type; PyTorch's default type by default.
+
+        Raises:
+            TypeError: a size is no whole number.
+            ValueError: a size is below 1, or dim is not divisible by num_heads.
+        """
         super().__init__()
+        sizes = {
+            "vocabulary_size": vocabulary_size,
+            "dim": dim,
+            "num_heads": num_heads,
+            "num_layers": num_layers,
+            "hidden_dim": hidden_dim,
+            "max_length": max_length,
+        }
+        for name, size in sizes.items():
+            check_size(name, size)
         self.embedding = nn.Embedding(vocabulary_size, dim, device=device, dtype=dtype)
         self.positions = LearnedEncoding(max_length, dim, device=device, dtype=dtype)
         self.norm = nn.LayerNorm(dim, eps=1e-12, device=device, dtype=dtype)
@@ -141,11 +184,27 @@ class Encoder(Module):
 def mean_pool(x: Float[Tensor, "b n d"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
     """Return the mean of the first lengths[b] vectors of each sequence: a vector for all of it.
 
+    What stands behind them is never read, NaN included; a length of 0 gives zeros. Half types are
+    summed in float32.
+
+    x: (b, n, d); lengths: (b,).
+
+    Raises:
+        TypeError: x is not floating-point, or lengths no tensor of integers.
+        ValueError: x has not three axes, there is not one length for each sequence, or a length
+            lies outside 0 to n (on a CPU, as in `padding_mask`).
+
     >>> mean_pool(torch.tensor([[[1.0], [3.0], [8.0]]]), torch.tensor([2]))
     tensor([[2.]])
     """
+    check_inputs(x=x)
+    if x.ndim != 3:
+        raise ValueError(f"x has {x.ndim} axes, but needs 3: (batch, length, features)")
     real = rearrange(padding_mask(lengths, x.shape[1]), "b 1 n -> b n 1")
-    return reduce(x * real, "b n d -> b d", "sum") / rearrange(lengths, "b -> b 1")
+    if lengths.shape[0] != x.shape[0]:
+        raise ValueError(f"there are {lengths.shape[0]} lengths but {x.shape[0]} sequences in x")
+    total = reduce(torch.where(real, widened(x), 0.0), "b n d -> b d", "sum")
+    return (total / rearrange(lengths.clamp(min=1), "b -> b 1")).to(x.dtype)
 
 
 class SentenceEncoder(Module):

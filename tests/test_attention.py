@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -627,8 +628,12 @@ VALUE_ERRORS = {
     "init_scale=0 must be above 0": lambda t: CosineScore(0),
     "init_scale=-1.5 must be above 0": lambda t: CosineScore(-1.5),
     "init_scale=nan must be above 0": lambda t: CosineScore(math.nan),
-    "query has 6 features, but the layer expects 4": lambda t: AdditiveScore(4, 6, 8)(t(6), t(6)),
-    "key has 4 features, but the layer expects 6": lambda t: AdditiveScore(4, 6, 8)(t(4), t(4)),
+    "query has 6 features, but the layer expects 4": lambda t: AdditiveScore(4, 6, 8)(
+        t(2, 6), t(2, 6)
+    ),
+    "key has 4 features, but the layer expects 6": lambda t: AdditiveScore(4, 6, 8)(
+        t(2, 4), t(2, 4)
+    ),
     "mask of shape (3, 2) does not": lambda t: masked_softmax(t(2, 3), t(3, 2) > 0),
     "to the scores' shape (2, 3)": lambda t: look_up(t, mask=t(1, 2, 3) > 0),
     "bias of shape (2, 4) does not": lambda t: look_up(t, bias=t(2, 4)),
@@ -681,3 +686,21 @@ TYPE_ERRORS = {
 def test_errors_say_what_is_wrong(device, error, message, call):
     with pytest.raises(error, match=re.escape(message)):
         call(partial(torch.ones, device=device))
+
+
+def by_both_methods(module):
+    return {"forward": module, "attend": lambda *inputs: module.attend(*inputs)[0]}
+
+
+class TestCrossAttentionSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 2: DIM})
+    ask = staticmethod(by_both_methods)
+
+    def make(self, **kwargs):
+        return CrossAttention(4, 6, head_dim=8, **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        x, context = torch.randn(batch, length - 2, 4), torch.randn(batch, length, 6)
+        mask = torch.rand(batch, 1, length) > 0.4
+        mask[:1] = False  # a sequence that may see nothing
+        return x.to(device, dtype), context.to(device, dtype), mask.to(device)

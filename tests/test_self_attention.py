@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import gradcheck, gradgradcheck
@@ -248,6 +249,8 @@ def test_autocast(device, path, is_causal):
     assert_close(out.float(), module(x), rtol=0.05, atol=0.02)
 
 
+# PyTorch's kernel for the CPU has no rule for vmap, so that vmap falls back to a loop.
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @both_paths
 @causal_or_not
 def test_vmap(path, is_causal):
@@ -335,3 +338,17 @@ def test_meta_deepcopy_pickle_and_determinism(path):
 def test_bad_input(path, is_causal, x, mask, error, message):
     with pytest.raises(error, match=message):
         path(SelfAttention(4, is_causal=is_causal), x, mask)
+
+
+class TestSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 2: DIM})
+
+    def make(self, **kwargs):
+        return SelfAttention(4, head_dim=8, is_causal=True, **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        x, mask = torch.randn(batch, length, 4), torch.rand(batch, 1, length) > 0.4
+        return x.to(device, dtype), mask.to(device)
+
+    def ask(self, module):
+        return {"forward": module, "attend": lambda *inputs: module.attend(*inputs)[0]}

@@ -112,6 +112,21 @@ def test_padding_changes_nothing(device):
     assert_close(mean_pool(hidden, lengths), module(tokens).mean(1))
 
 
+def test_the_mean_reads_no_padding_and_an_empty_text_is_zero(device):
+    x = torch.randn(3, 4, 2, device=device, requires_grad=True)
+    lengths = torch.tensor([0, 2, 4], device=device)
+    spoilt = torch.where(padding_mask(lengths, 4).mT, x, torch.nan)
+    pooled = mean_pool(spoilt, lengths)
+    assert_close(pooled, torch.stack([torch.zeros_like(x[0, 0]), x[1, :2].mean(0), x[2].mean(0)]))
+    (gradient,) = torch.autograd.grad(pooled.sum(), x)
+    assert gradient.isfinite().all()
+    large = torch.full((1, 9, 1), 6e4, dtype=torch.float16, device=device)
+    assert_close(mean_pool(large, torch.tensor([9], device=device)), large[:, 0])
+    for bad in ([1, 2], [0, 2, 5]):
+        with pytest.raises(ValueError, match=r"2 lengths but 3 sequences|lengths run from 0 to 5"):
+            mean_pool(x.cpu(), torch.tensor(bad))
+
+
 def test_too_long_a_text_is_refused():
     with pytest.raises(ValueError, match="10 positions, but the table was made for max_length=9"):
         encoder()(torch.zeros(1, 10, dtype=torch.long))
