@@ -54,7 +54,6 @@ class Fixed(nn.Module):
 
 
 class TestSettings(VisionContract, CompilerContract):
-    one_graph_since = (2, 8)
     inductor_fault = "torch 2.13 holds the height fixed, and so compiles anew for another one"
 
     def make(self, **kwargs):

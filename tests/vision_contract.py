@@ -185,14 +185,10 @@ class CompilerContract:
     """The slower half: for whole modules, not for those that they are made of."""
 
     inductor_fault = ""  # why inductor itself fails on sizes that it does not know, where it does
-    # Older compilers take einops.reduce for one operator, and cannot hand it a function, our mean.
-    one_graph_since = (2, 13)
 
     @pytest.mark.parametrize("backend", ["aot_eager", inductor])
     @pytest.mark.parametrize("dynamic", [False, True])
     def test_compiles_to_one_graph(self, device, dynamic, backend):
-        if torch.__version__ < self.one_graph_since:
-            pytest.skip(f"compiles to one graph from torch {self.one_graph_since} on")
         if dynamic and backend == "inductor" and self.inductor_fault:
             pytest.xfail(self.inductor_fault)
         torch.compiler.reset()
