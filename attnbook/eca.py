@@ -39,7 +39,7 @@ def adaptive_kernel_size(channels: int, gamma: float = 2.0, beta: float = 1.0) -
     [3, 3, 5, 5, 7]
     """
     check_size("channels", channels)
-    check_number("gamma", gamma, above=0, why="the kernel size is divided by it")
+    check_number("gamma", gamma, above=0.0, why="the kernel size is divided by it")
     check_number("beta", beta, least=-1e6, most=1e6)
     size = int(abs((math.log2(channels) + beta) / gamma))
     return max(size if size % 2 else size + 1, 3)
@@ -54,7 +54,8 @@ class EfficientChannelAttention(Module):
     no bias, and zeros beyond the first and the last channel. Give either `channels`, from which
     k follows by `adaptive_kernel_size`, or `kernel_size`, which is k; the layer then runs on any
     number of channels. Initial values are those of nn.Conv1d, as in the authors' code. For half
-    types everything up to the sigmoid is computed in float32, under autocast too.
+    types everything up to the sigmoid is computed in float32, under autocast too. torch.onnx.export
+    takes it with any sizes, its older form (`dynamo=False`) with fixed ones only.
 
     >>> layer = EfficientChannelAttention(channels=64)
     >>> x = torch.randn(2, 64, 8, 8)

@@ -125,8 +125,8 @@ def pointwise(
     """Return W z + b for the channels z at each place of x, in the dtype of x, autocast or not."""
     with no_autocast(x.device):
         matrix = weight.flatten(1).to(x.dtype)
-        summed = F.linear(x.movedim(-3, -1), matrix, None if bias is None else bias.to(x.dtype))
-        return summed.movedim(-1, -3)
+        added = None if bias is None else bias.to(x.dtype)
+        return F.linear(x.transpose(-3, -1), matrix, added).transpose(-3, -1)
 
 
 def mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
