@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
-from einops import rearrange, reduce
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from attnbook.checks import centred_padding, check_image
 from attnbook.module import Module
@@ -28,7 +27,7 @@ class ChannelAttention(SqueezeExcitation):
     s = sigmoid(MLP(mean of each channel) + MLP(maximum of each channel)),    output_c = s_c x_c
 
     Both go through the same MLP(z) = W2 ReLU(W1 z), and `bias=True` adds the biases that the
-    authors' code has and their formula has not. Arguments, initial values and errors are those of
+    authors' code has and their formula has not. Initial values and precision are those of
     `SqueezeExcitation`.
 
     >>> layer = ChannelAttention(channels=64, reduction=16)
@@ -46,6 +45,20 @@ class ChannelAttention(SqueezeExcitation):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the two layers of the gate.
+
+        Args:
+            channels: channels of the image.
+            reduction: the bottleneck has channels // reduction channels; 16 as in the paper.
+            hidden_channels: channels of the bottleneck, said outright, not by `reduction`; None.
+            bias: whether both layers add a bias; False.
+            device: where the parameters lie; PyTorch's default device.
+            dtype: type of the parameters; PyTorch's default type.
+
+        Raises:
+            TypeError: a size is no whole number, or bias is not True or False.
+            ValueError: a size is below 1, or the bottleneck would have no channel.
+        """
         super().__init__(
             channels,
             reduction,
@@ -56,18 +69,18 @@ class ChannelAttention(SqueezeExcitation):
         )
 
     def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
-        """Return what each channel is multiplied by, (b, c, 1, 1).
+        """Return what each channel of x, (batch, channels, height, width), is multiplied by.
+
+        It is (batch, channels, 1, 1), of the dtype of x.
 
         Raises:
             TypeError: x is not floating-point.
             ValueError: x has a wrong number of axes or channels, or an empty side.
         """
-        check_image(x, self.fc1.in_channels)
-        average = reduce(x, "b c h w -> b c", mean)
-        maximum = reduce(x, "b c h w -> b c", "max").to(average.dtype)
-        logits = self.mlp(rearrange([average, maximum], "pool b c -> pool b c"))
-        excited = torch.sigmoid(reduce(logits, "pool b c -> b c", "sum"))
-        return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
+        check_image(x, self.channels)
+        average = mean(x, (2, 3))
+        maximum = x.amax((2, 3), keepdim=True).to(average.dtype)
+        return torch.sigmoid(self.mlp(average) + self.mlp(maximum)).to(x.dtype)
 
 
 class SpatialAttention(Module):
@@ -80,10 +93,8 @@ class SpatialAttention(Module):
     formula; it starts as PyTorch's does, with weight 1, bias 0 and momentum 0.1 (theirs starts
     with weight 0, so that every gate starts at 0.5, and has momentum 0.01; for their start, call
     nn.init.zeros_(layer.conv.bn.weight)). While training, `gate` updates its running statistics as
-    `forward` does.
-
-    Raises:
-        ValueError: kernel_size is even or below 1.
+    `forward` does, and the statistics are those of all images and places together: there, and only
+    there, one image is seen by another.
 
     >>> layer = SpatialAttention(kernel_size=7)
     >>> layer.gate(torch.randn(2, 64, 8, 8)).shape
@@ -97,6 +108,17 @@ class SpatialAttention(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the convolution over places and its batch normalisation.
+
+        Args:
+            kernel_size: height and width of the window, odd; 7 as in the paper.
+            device: where the parameters lie; PyTorch's default device.
+            dtype: type of the parameters; PyTorch's default type.
+
+        Raises:
+            TypeError: kernel_size is no whole number.
+            ValueError: kernel_size is even or below 1.
+        """
         super().__init__()
         padding = centred_padding(kernel_size)
         conv = nn.Conv2d(2, 1, kernel_size, padding=padding, bias=False, device=device, dtype=dtype)
@@ -105,20 +127,22 @@ class SpatialAttention(Module):
         )
 
     def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-        """Return what each place is multiplied by, (b, 1, h, w).
+        """Return what each place of x, (batch, channels, height, width), is multiplied by.
+
+        It is (batch, 1, height, width), of the dtype of x.
 
         Raises:
             TypeError: x is not floating-point.
             ValueError: x has a wrong number of axes, or an empty side.
         """
         check_image(x)
-        average = reduce(x, "b c h w -> b h w", mean).to(x.dtype)
-        maximum = reduce(x, "b c h w -> b h w", "max")
-        logits = self.conv(rearrange([average, maximum], "pool b h w -> b pool h w"))
+        average = mean(x, (1,)).to(x.dtype)
+        maximum = x.amax(1, keepdim=True)
+        logits = self.conv(torch.cat([average, maximum], dim=1))
         return torch.sigmoid(logits).to(x.dtype)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return x times its gate."""
+        """Return x, (batch, channels, height, width), times its gate; errors as of `gate`."""
         return x * self.gate(x)
 
 
@@ -129,9 +153,6 @@ class CBAM(Module):
 
     Eqs. 1 to 3 of the paper. `reduction`, `hidden_channels` and `bias` belong to the channel gate,
     `kernel_size` to the spatial gate; initial values are theirs.
-
-    Raises:
-        ValueError: the bottleneck would have no channel, or kernel_size is even or below 1.
 
     >>> layer = CBAM(channels=64)
     >>> x = torch.randn(2, 64, 8, 8)
@@ -150,6 +171,22 @@ class CBAM(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the two gates.
+
+        Args:
+            channels: channels of the image.
+            reduction: the bottleneck of the channel gate has channels // reduction channels; 16.
+            hidden_channels: channels of that bottleneck, said outright, not by `reduction`; None.
+            kernel_size: height and width of the spatial gate's window, odd; 7.
+            bias: whether both layers of the channel gate add a bias; False.
+            device: where the parameters lie; PyTorch's default device.
+            dtype: type of the parameters; PyTorch's default type.
+
+        Raises:
+            TypeError: a size is no whole number, or bias is not True or False.
+            ValueError: a size is below 1, the bottleneck would have no channel, or kernel_size is
+                even.
+        """
         super().__init__()
         self.channel = ChannelAttention(
             channels,
@@ -162,14 +199,21 @@ class CBAM(Module):
         self.spatial = SpatialAttention(kernel_size, device=device, dtype=dtype)
 
     def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return what each channel is multiplied by at each place: the product of the two gates.
+        """Return what x, (batch, channels, height, width), is multiplied by: both gates.
 
         The spatial gate is that of x after its channels have been gated. `forward` computes
-        x * gate in the paper's order, (x * channel) * spatial: the same up to rounding.
+        x * gate in the paper's order, (x * channel) * spatial: the same up to rounding. Errors are
+        those of `ChannelAttention.gate`.
         """
         channel = self.channel.gate(x)
         return channel * self.spatial.gate(x * channel)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return x after both gates."""
+        """Return x, (batch, channels, height, width), after both gates; errors as of `gate`."""
         return self.spatial(self.channel(x))
+
+
+# To torch.fx each of these is one operation: they ask for dtypes and shapes, which a graph that is
+# being traced does not know.
+for function in ("check_image", "mean"):
+    fx.wrap(function)

@@ -13,12 +13,13 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, reduce
+from einops import einsum, rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from attnbook.checks import centred_padding, check_image
+from attnbook.checks import centred_padding, check_image, check_number, check_size
 from attnbook.module import Module
+from attnbook.precision import no_autocast
 from attnbook.squeeze_excitation import mean
 
 
@@ -31,15 +32,15 @@ def adaptive_kernel_size(channels: int, gamma: float = 2.0, beta: float = 1.0) -
     formula gives 1 for fewer than eight channels, and a gate that sees one channel mixes nothing.
 
     Raises:
-        ValueError: channels is below 1, or gamma is not above 0.
+        TypeError: channels is no whole number, or gamma or beta is no number.
+        ValueError: channels is below 1, gamma is not above 0, or beta is not finite.
 
     >>> [adaptive_kernel_size(channels) for channels in (4, 64, 128, 1024, 2048)]
     [3, 3, 5, 5, 7]
     """
-    if channels < 1:
-        raise ValueError(f"channels={channels} must be at least 1")
-    if gamma <= 0:
-        raise ValueError(f"gamma={gamma} must be above 0: the kernel size is divided by it")
+    check_size("channels", channels)
+    check_number("gamma", gamma, above=0.0, why="the kernel size is divided by it")
+    check_number("beta", beta, least=-1e6, most=1e6)
     size = int(abs((math.log2(channels) + beta) / gamma))
     return max(size if size % 2 else size + 1, 3)
 
@@ -52,10 +53,9 @@ class EfficientChannelAttention(Module):
     Eq. 9 of the paper: one convolution along the channels, whose k weights are all its parameters;
     no bias, and zeros beyond the first and the last channel. Give either `channels`, from which
     k follows by `adaptive_kernel_size`, or `kernel_size`, which is k; the layer then runs on any
-    number of channels. Initial values are those of nn.Conv1d, as in the authors' code.
-
-    Raises:
-        ValueError: neither or both of channels and kernel_size are given, or k is even.
+    number of channels. Initial values are those of nn.Conv1d, as in the authors' code. For half
+    types everything up to the sigmoid is computed in float32, under autocast too. torch.onnx.export
+    takes it with any sizes, its older form (`dynamo=False`) with fixed ones only.
 
     >>> layer = EfficientChannelAttention(channels=64)
     >>> x = torch.randn(2, 64, 8, 8)
@@ -73,6 +73,21 @@ class EfficientChannelAttention(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the convolution along the channels.
+
+        Args:
+            channels: channels of the image, from which the kernel size follows; None.
+            kernel_size: the channels that one gate looks at, odd; None. Give one of the two.
+            gamma: what the kernel size of `channels` is divided by; 2 as in the paper.
+            beta: what is added to log2(channels); 1 as in the paper.
+            device: where the parameters lie; PyTorch's default device.
+            dtype: type of the parameters; PyTorch's default type.
+
+        Raises:
+            TypeError: a size is no whole number, or gamma or beta is no number.
+            ValueError: neither or both of channels and kernel_size are given, a size is below 1,
+                kernel_size is even, or gamma is not above 0.
+        """
         super().__init__()
         if channels is not None and kernel_size is None:
             kernel_size = adaptive_kernel_size(channels, gamma, beta)
@@ -82,25 +97,58 @@ class EfficientChannelAttention(Module):
                 "the kernel size follows from the channels, or is said outright"
             )
         padding = centred_padding(kernel_size)
-        self.conv = nn.Conv1d(
-            1, 1, kernel_size, padding=padding, bias=False, device=device, dtype=dtype
-        )
+        self.conv = Band(1, 1, kernel_size, padding=padding, bias=False, device=device, dtype=dtype)
 
     def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
-        """Return what each channel is multiplied by, (b, c, 1, 1).
+        """Return what each channel of x, (batch, channels, height, width), is multiplied by.
+
+        It is (batch, channels, 1, 1), of the dtype of x.
 
         Raises:
             TypeError: x is not floating-point.
             ValueError: x has a wrong number of axes, or an empty side.
         """
         check_image(x)
-        squeezed = reduce(x, "b c h w -> b c", mean)
-        (k,) = self.conv.kernel_size
-        neighbours = F.pad(squeezed, (k // 2, k // 2)).unfold(-1, k, 1)
-        kernel = rearrange(self.conv.weight, "1 1 k -> k").to(squeezed.dtype)
-        excited = torch.sigmoid(einsum(neighbours, kernel, "b c k, k -> b c"))
-        return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
+        squeezed = mean(x, (2, 3))
+        logits = self.conv(rearrange(squeezed, "b c 1 1 -> b 1 c"))
+        return rearrange(torch.sigmoid(logits), "b 1 c -> b c 1 1").to(x.dtype)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return x times its gate."""
+        """Return x, (batch, channels, height, width), times its gate; errors as of `gate`."""
         return x * self.gate(x)
+
+
+class Band(nn.Conv1d):
+    """A centred convolution of stride 1, computed as a product with each place's neighbours.
+
+    For one channel, as in a gate, that is faster. To whatever looks into a module (hooks, adapters,
+    sharding, `repr`) it is the nn.Conv1d that it is in timm.
+
+    >>> layer, z = Band(1, 1, 3, padding=1, bias=False), torch.randn(2, 1, 8)
+    >>> torch.allclose(layer(z), nn.Conv1d.forward(layer, z), atol=1e-6)
+    True
+    """
+
+    def forward(self, input: Float[Tensor, "*b c n"]) -> Float[Tensor, "*b out n"]:
+        """Return the weighted sum over the neighbours of each place of (batch, channels, n)."""
+        return band(input, self.weight, self.bias)
+
+    def _get_name(self) -> str:
+        return "Conv1d"
+
+
+def band(
+    z: Float[Tensor, "*b c n"], weight: Float[Tensor, "out c k"], bias: Tensor | None
+) -> Float[Tensor, "*b out n"]:
+    """Return sum_j w_j z_(n + j - (k - 1) / 2) + b in the dtype of z, autocast or not."""
+    with no_autocast(z.device):
+        k = weight.shape[-1]
+        neighbours = F.pad(z, (k // 2, k // 2)).unfold(-1, k, 1)
+        summed = einsum(neighbours, weight.to(z.dtype), "... c n k, out c k -> ... out n")
+        return summed if bias is None else summed + bias.to(z.dtype)[:, None]
+
+
+# To torch.fx each of these is one operation: they ask for dtypes, shapes and devices, which a graph
+# that is being traced does not know.
+for function in ("band", "check_image", "mean", "rearrange"):
+    fx.wrap(function)

@@ -11,6 +11,7 @@ https://arxiv.org/abs/1512.03385, table 1. Names and initial values are torchvis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -18,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from einops import reduce
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from attnbook.checks import check_image
+from attnbook.checks import check_flag, check_image, check_size
 from attnbook.module import Module
 
 # Makes the attention of a block from the number of its channels: SqueezeExcitation, CBAM, ...
@@ -57,6 +58,14 @@ class Block(Module):
     def __init__(
         self, channels: int, width: int, stride: int, attention: MakeAttention | None
     ) -> None:
+        """Make what all blocks have: the attention and the downsampled copy.
+
+        Args:
+            channels: channels that enter.
+            width: channels of the 3x3 convolution.
+            stride: how far apart the places are that the output keeps.
+            attention: makes a module from a number of channels; None, no attention.
+        """
         super().__init__()
         out_channels = width * self.expansion
         self.attention = nn.Identity() if attention is None else attention(out_channels)
@@ -67,19 +76,24 @@ class Block(Module):
             )
 
     def branch(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out i j"]:
-        """Return what the convolutions make of x."""
+        """Return what the convolutions make of x, (batch, channels, height, width)."""
         raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out i j"]:
-        """Return x, or its downsampled copy, with the attended branch added."""
+        """Return x, (batch, channels, height, width), with the attended branch added."""
         branch = self.branch(x)
         attended = self.attention(branch)
-        if attended.shape != branch.shape:
-            raise ValueError(
-                f"the attention returned shape {tuple(attended.shape)} for an input of shape "
-                f"{tuple(branch.shape)}, but must keep it"
-            )
+        check_kept(attended, branch)
         return F.relu(attended + self.downsample(x))
+
+
+def check_kept(attended: Tensor, branch: Tensor) -> None:
+    """Raise ValueError unless the attention kept the shape."""
+    if attended.shape != branch.shape:
+        raise ValueError(
+            f"the attention returned shape {tuple(attended.shape)} for an input of shape "
+            f"{tuple(branch.shape)}, but must keep it"
+        )
 
 
 class BasicBlock(Block):
@@ -88,12 +102,20 @@ class BasicBlock(Block):
     def __init__(
         self, channels: int, width: int, stride: int = 1, attention: MakeAttention | None = None
     ) -> None:
+        """Make the layers of the block.
+
+        Args:
+            channels: channels that enter.
+            width: channels of the 3x3 convolution.
+            stride: how far apart the places are that the output keeps; 1.
+            attention: makes a module from a number of channels; None, no attention.
+        """
         super().__init__(channels, width, stride, attention)
         self.conv1, self.bn1 = convolution(channels, width, 3, stride), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = convolution(width, width, 3), nn.BatchNorm2d(width)
 
     def branch(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out i j"]:
-        """Return what the convolutions make of x."""
+        """Return what the convolutions make of x, (batch, channels, height, width)."""
         x = F.relu(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(x))
 
@@ -116,6 +138,15 @@ class Bottleneck(Block):
         *,
         stride_in_1x1: bool = False,
     ) -> None:
+        """Make the layers of the block.
+
+        Args:
+            channels: channels that enter.
+            width: channels of the 3x3 convolution.
+            stride: how far apart the places are that the output keeps; 1.
+            attention: makes a module from a number of channels; None, no attention.
+            stride_in_1x1: whether the first 1x1 convolution strides, as in the paper; False.
+        """
         super().__init__(channels, width, stride, attention)
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1, self.bn1 = convolution(channels, width, 1, first), nn.BatchNorm2d(width)
@@ -123,7 +154,7 @@ class Bottleneck(Block):
         self.conv3, self.bn3 = convolution(width, 4 * width, 1), nn.BatchNorm2d(4 * width)
 
     def branch(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out i j"]:
-        """Return what the convolutions make of x."""
+        """Return what the convolutions make of x, (batch, channels, height, width)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         return self.bn3(self.conv3(x))
@@ -146,11 +177,6 @@ class ResNet(Module):
     the attention of one block. torchvision's state_dict loads unchanged if there is none; timm's
     networks go through `attnbook.convert.resnet_from_timm`.
 
-    Raises:
-        TypeError: the attention is a module where a maker of modules is needed.
-        ValueError: the depth is none of the five, or its blocks have no 1x1 convolution to
-            stride in.
-
     >>> from attnbook import SqueezeExcitation
     >>> model = resnet50(SqueezeExcitation, device="meta")
     >>> sum(parameter.numel() for parameter in model.parameters())
@@ -167,13 +193,38 @@ class ResNet(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the network with PyTorch's random weights, as torchvision's.
+
+        Args:
+            depth: 18, 34, 50, 101 or 152 layers.
+            attention: makes a module from a number of channels, one for each block: a class, say;
+                None, no attention.
+            stride_in_1x1: whether the first convolution of a block strides, as in the paper; False.
+            classes: logits of an image; 1000.
+            device: where the parameters lie; PyTorch's default device.
+            dtype: type of the parameters; PyTorch's default type.
+
+        Raises:
+            TypeError: the attention is a module where a maker of modules is needed, or a size is no
+                whole number.
+            ValueError: the depth is none of the five, its blocks have no 1x1 convolution to stride
+                in, or classes is below 1.
+        """
         super().__init__()
+        check_size("depth", depth, least=-math.inf)
+        check_size("classes", classes)
+        check_flag("stride_in_1x1", stride_in_1x1)
         if depth not in DEPTHS:
             raise ValueError(f"depth={depth} is not one of {sorted(DEPTHS)}")
         if isinstance(attention, nn.Module):
             raise TypeError(
                 f"attention is one {type(attention).__name__}, but every block needs its own: pass "
                 "what makes one for a number of channels, such as the class"
+            )
+        if attention is not None and not callable(attention):
+            raise TypeError(
+                f"attention={attention!r} is a {type(attention).__name__}, but must be what makes "
+                "a module for a number of channels, such as the class, or None"
             )
         block, depths = DEPTHS[depth]
         if stride_in_1x1 and block is BasicBlock:
@@ -194,7 +245,7 @@ class ResNet(Module):
         self.to(dtype=dtype)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Return one logit for each class.
+        """Return the logits, (batch, classes), of the images x, (batch, 3, height, width).
 
         Raises:
             TypeError: x is not floating-point.
@@ -206,6 +257,11 @@ class ResNet(Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(reduce(x, "b c h w -> b c", "mean"))
 
+
+# To torch.fx each of these is one operation: they ask for dtypes and shapes, which a graph that is
+# being traced does not know.
+for function in ("check_image", "check_kept", "reduce"):
+    fx.wrap(function)
 
 resnet18 = partial(ResNet, 18)
 resnet34 = partial(ResNet, 34)

@@ -10,16 +10,21 @@ Paper: Jaderberg et al. (2015), Spatial Transformer Networks, https://arxiv.org/
 
 from __future__ import annotations
 
+import inspect
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from attnbook.checks import check_image
+from attnbook.checks import check_floating, check_image, check_size
 from attnbook.module import Module
+from attnbook.precision import no_autocast, widened
 
 PADDING_MODES = ("zeros", "border", "reflection")
+FAR = 1e30  # outside of every image; above about 1e37, grid_sample's own arithmetic overflows
 
 
 def affine_grid(
@@ -33,22 +38,43 @@ def affine_grid(
     image. As x is the same in every row and y in every column, the three columns of theta are
     multiplied by width, height and 1 numbers, and only their sum has height * width.
 
+    theta is (..., 2, 3) and the result (..., height, width, 2), of the dtype of theta.
+
+    Each axis has a unit of its own, half the width and half the height, as in F.affine_grid. A
+    plain rotation matrix therefore shears an oblong image. What turns it by R in pixels is
+    S^-1 R S, with S = diag(width / 2, height / 2).
+
     Raises:
+        TypeError: theta is not floating-point, or height or width is no whole number.
         ValueError: theta does not end in (2, 3), or height or width is below 1.
 
     >>> identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     >>> affine_grid(identity, height=1, width=2)
     tensor([[[-0.5000,  0.0000],
              [ 0.5000,  0.0000]]])
+
+    A quarter turn of an image twice as wide as it is high:
+
+    >>> turn, s = torch.tensor([[0.0, -1.0], [1.0, 0.0]]), torch.diag(torch.tensor([2.0, 1.0]))
+    >>> s.inverse() @ turn @ s
+    tensor([[ 0.0000, -0.5000],
+            [ 2.0000,  0.0000]])
     """
+    check_floating("theta", theta)
     if theta.shape[-2:] != (2, 3):
-        raise ValueError(f"theta has shape {tuple(theta.shape)}, but must end in (2, 3)")
+        hint = '; rearrange(theta, "... (xy three) -> ... xy three", xy=2) makes it so'
+        raise ValueError(
+            f"theta has shape {tuple(theta.shape)}, but must end in (2, 3)"
+            + (hint if theta.shape[-1:] == (6,) else "")
+        )
+    for name, side in (("height", height), ("width", width)):
+        check_size(name, side, least=-math.inf)
     if height < 1 or width < 1:
         raise ValueError(f"height={height} and width={width} must both be at least 1")
-    dtype = torch.promote_types(theta.dtype, torch.float32)
-    x = rearrange(_pixel_centres(width, theta.device, dtype), "j -> 1 j")
-    y = rearrange(_pixel_centres(height, theta.device, dtype), "i -> i 1")
-    by_x, by_y, shift = rearrange(theta.to(dtype), "... xy three -> three ... xy 1 1")
+    wide = widened(theta)
+    x = rearrange(_pixel_centres(width, wide.device, wide.dtype), "j -> 1 j")
+    y = rearrange(_pixel_centres(height, wide.device, wide.dtype), "i -> i 1")
+    by_x, by_y, shift = rearrange(wide, "... xy three -> three ... xy 1 1")
     # One plane of all x and one of all y: the sum then runs along whole rows of memory, not along
     # two numbers at a time, and grid_sample reads planes as fast as pairs.
     planes = (by_x * x + (by_y * y + shift)).to(theta.dtype)
@@ -62,27 +88,35 @@ def bilinear_sample(
 
     v_ij = sum_h sum_w u_hw max(0, 1 - |x_ij - w|) max(0, 1 - |y_ij - h|)
 
-    Eq. 5 of the paper. u is the image, the argument `x`; x_ij and y_ij are positions, in pixels.
+    Eq. 5 of the paper. u is the image, the argument `x`, (..., c, h, w); x_ij and y_ij are
+    positions, in pixels, of the grid, (..., i, j, 2). The result is (..., c, i, j), of the dtype of
+    x, computed in float32 or above.
     All c channels are read at the same positions, and outside the image there are zeros. Every
     pixel of the input is multiplied by every weight, most of them 0: this function is there to be
     understood, and to be tested with.
     `F.grid_sample` visits the four pixels around each position, and is what the module uses.
 
     Raises:
-        ValueError: the grid does not end in 2.
+        TypeError: the image or the grid is not floating-point.
+        ValueError: the image has fewer than three axes, or the grid does not end in 2.
 
     >>> image = torch.tensor([[[10.0, 20.0]]])
     >>> bilinear_sample(image, torch.tensor([[[-0.5, 0.0], [0.0, 0.0], [1.0, 0.0]]]))
     tensor([[[10., 15., 10.]]])
     """
-    if grid.shape[-1] != 2:
-        raise ValueError(f"grid has shape {tuple(grid.shape)}, but must end in 2: x and y")
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    x_weight = _hat(grid[..., 0].to(dtype), x.shape[-1])
-    y_weight = _hat(grid[..., 1].to(dtype), x.shape[-2])
-    sampled = einsum(
-        x.to(dtype), y_weight, x_weight, "... c h w, ... i j h, ... i j w -> ... c i j"
-    )
+    check_floating("x", x)
+    check_floating("grid", grid)
+    if x.ndim < 3:
+        raise ValueError(f"x has {x.ndim} axes, but needs at least 3: (channels, height, width)")
+    if grid.ndim < 3 or grid.shape[-1] != 2:
+        raise ValueError(
+            f"grid has shape {tuple(grid.shape)}, but must end in 2: x and y, of (height, width, 2)"
+        )
+    image = widened(x)
+    x_weight = _hat(grid[..., 0].to(image.dtype), x.shape[-1])
+    y_weight = _hat(grid[..., 1].to(image.dtype), x.shape[-2])
+    with no_autocast(x.device):
+        sampled = einsum(image, y_weight, x_weight, "... c h w, ... i j h, ... i j w -> ... c i j")
     return sampled.to(x.dtype)
 
 
@@ -92,13 +126,11 @@ class SpatialTransformer(Module):
     theta = localisation(x),    output = x sampled at affine_grid(theta)
 
     `localisation` maps (b, c, h, w) to (b, 6), the two rows of theta one after the other; start its
-    last layer with `init_identity`, as the paper does. The output has the size of x, or `size`,
-    (height, width); what lies outside of the image is filled as `padding_mode` says: "zeros",
-    "border" or "reflection". Positions are computed, and pixels blended, in float32 or above. All
-    parameters are those of `localisation`; `device` and `dtype`, where given, move it there.
+    last layer with `init_identity`, as the paper does. Positions are computed, and pixels blended,
+    in float32 or above. All parameters are those of `localisation`.
 
-    Raises:
-        ValueError: the padding mode is unknown, or a side of `size` is below 1.
+    A theta with NaN makes that image NaN, and no other. Infinity counts as 1e30: what is read so
+    far outside is what the padding mode says.
 
     >>> localisation = nn.Sequential(nn.Flatten(), init_identity(nn.Linear(64, 6)))
     >>> layer = SpatialTransformer(localisation)
@@ -116,9 +148,33 @@ class SpatialTransformer(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Take in the localisation network.
+
+        Args:
+            localisation: the network that returns the six numbers of theta for each image.
+            size: height and width of the output; None, those of the input.
+            padding_mode: what lies outside: "zeros", the default, "border" or "reflection".
+            device: where the network is moved; None, nowhere.
+            dtype: type that its parameters are cast to; None, their own.
+
+        Raises:
+            TypeError: the localisation is no torch.nn.Module, or `size` no pair of whole numbers.
+            ValueError: the padding mode is unknown, or `size` has not two sides of at least 1.
+        """
         super().__init__()
-        if size is not None and min(size) < 1:
-            raise ValueError(f"size={size} must be a height and a width of at least 1")
+        if not isinstance(localisation, nn.Module):
+            kind = "class" if inspect.isclass(localisation) else type(localisation).__name__
+            raise TypeError(
+                f"localisation={localisation!r} is a {kind}, but must be a torch.nn.Module, made "
+                "and ready to be called"
+            )
+        if size is not None:
+            size = _checked_size(size)
+        if not isinstance(padding_mode, str):
+            raise TypeError(
+                f"padding_mode={padding_mode!r} is a {type(padding_mode).__name__}, but must be "
+                f"one of {PADDING_MODES}"
+            )
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"padding_mode={padding_mode!r} must be one of {PADDING_MODES}")
         self.localisation = localisation.to(device=device, dtype=dtype)
@@ -126,35 +182,49 @@ class SpatialTransformer(Module):
         self.padding_mode = padding_mode
 
     def theta(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 2 3"]:
-        """Return the affine map of each image, target to source, (b, 2, 3).
+        """Return the affine map of each image, target to source: (batch, 2, 3).
+
+        x is (batch, channels, height, width).
 
         Raises:
-            TypeError: x is not floating-point.
+            TypeError: x is not floating-point, or the localisation network returns no such tensor.
             ValueError: x has a wrong number of axes or an empty side, or the localisation network
                 does not return six numbers an image.
         """
         check_image(x)
         theta = self.localisation(x)
-        if theta.shape != (x.shape[0], 6):
-            raise ValueError(
-                f"localisation returned shape {tuple(theta.shape)} for {x.shape[0]} images, "
-                f"but must return ({x.shape[0]}, 6)"
-            )
+        check_theta(theta, x)
         return rearrange(theta, "b (xy three) -> b xy three", xy=2)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:
-        """Return the warped images."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        height, width = x.shape[-2:] if self.size is None else self.size
-        grid = affine_grid(self.theta(x).to(dtype), height, width)
-        sampled = F.grid_sample(
-            x.to(dtype), grid, padding_mode=self.padding_mode, align_corners=False
-        ).to(x.dtype)
-        if x.stride(3) > 1 == x.stride(1):  # channels_last, which grid_sample does not keep
-            return rearrange(
-                rearrange(sampled, "b c i j -> b i j c").contiguous(), "b i j c -> b c i j"
-            )
-        return sampled
+        """Return the images x, (batch, channels, height, width), warped; errors as of `theta`.
+
+        The result is (batch, channels, *size). F.grid_sample, which reads the pixels, has neither
+        forward-mode nor second derivatives; `bilinear_sample(x, affine_grid(layer.theta(x), height,
+        width))` is the same with all of them, for the padding mode "zeros".
+        """
+        return warp(x, self.theta(x), self.size, self.padding_mode)
+
+
+def warp(
+    x: Float[Tensor, "b c h w"],
+    theta: Float[Tensor, "b 2 3"],
+    size: tuple[int, int] | None,
+    padding_mode: str,
+) -> Float[Tensor, "b c i j"]:
+    """Return each image read at the positions of its theta."""
+    height, width = x.shape[-2:] if size is None else size
+    # F.grid_sample crashes or hides it where a position is NaN, and takes infinity for NaN:
+    # https://github.com/pytorch/pytorch/issues/24823. It is given neither.
+    lost = torch.isnan(theta).any(-1).any(-1)
+    image = widened(x)
+    known = theta.to(image.dtype).nan_to_num(0.0, FAR, -FAR).clamp(-FAR, FAR)
+    grid = affine_grid(known, height, width)
+    sampled = F.grid_sample(image, grid, padding_mode=padding_mode, align_corners=False)
+    sampled = (sampled * torch.where(lost, torch.nan, 1.0)[:, None, None, None]).to(x.dtype)
+    if x.stride(3) > 1 == x.stride(1):  # channels_last, which grid_sample does not keep
+        return sampled.contiguous(memory_format=torch.channels_last)
+    return sampled
 
 
 def init_identity(layer: nn.Linear) -> nn.Linear:
@@ -167,11 +237,17 @@ def init_identity(layer: nn.Linear) -> nn.Linear:
     a start from elsewhere is worth comparing.
 
     Raises:
+        TypeError: the layer is no nn.Linear.
         ValueError: the layer has no bias, or not six outputs.
 
     >>> init_identity(nn.Linear(10, 6))(torch.randn(1, 10)).detach()
     tensor([[1., 0., 0., 0., 1., 0.]])
     """
+    if not isinstance(layer, nn.Linear):
+        raise TypeError(
+            f"layer is a {type(layer).__name__}, but must be an nn.Linear: the last layer of the "
+            "localisation network, not the network"
+        )
     if layer.out_features != 6 or layer.bias is None:
         raise ValueError(
             f"the layer has {layer.out_features} outputs and bias={layer.bias is not None}, "
@@ -179,8 +255,32 @@ def init_identity(layer: nn.Linear) -> nn.Linear:
         )
     with torch.no_grad():
         layer.weight.zero_()
-        layer.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+        layer.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0], device=layer.bias.device))
     return layer
+
+
+def check_theta(theta: Tensor, x: Tensor) -> None:
+    """Raise TypeError unless theta is floating-point, ValueError unless (b, 6) for b images x."""
+    check_floating("what localisation returned", theta)
+    if theta.shape != (x.shape[0], 6):
+        raise ValueError(
+            f"localisation returned shape {tuple(theta.shape)} for {x.shape[0]} images, "
+            f"but must return ({x.shape[0]}, 6)"
+        )
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(size, (tuple, list)):
+        raise TypeError(
+            f"size={size!r} is a {type(size).__name__}, but must be a pair: (height, width)"
+        )
+    if len(size) != 2:
+        raise ValueError(f"size={size} has {len(size)} numbers, but needs 2: (height, width)")
+    for name, side in zip(("height", "width"), size, strict=True):
+        check_size(f"size={size}: {name}", side, least=-math.inf)
+    if min(size) < 1:
+        raise ValueError(f"size={size} must be a height and a width of at least 1")
+    return size[0], size[1]
 
 
 def _pixel_centres(size: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " size"]:
@@ -192,3 +292,9 @@ def _hat(position: Float[Tensor, "*batch i j"], size: int) -> Float[Tensor, "*ba
     in_pixels = ((position + 1) * size - 1) / 2
     pixels = torch.arange(size, device=position.device, dtype=position.dtype)
     return F.relu(1 - (rearrange(in_pixels, "... i j -> ... i j 1") - pixels).abs())
+
+
+# To torch.fx each of these is one operation: they ask for dtypes and shapes, which a graph that is
+# being traced does not know.
+for function in ("check_image", "check_theta", "rearrange", "warp"):
+    fx.wrap(function)

@@ -13,12 +13,12 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from attnbook.checks import check_image
+from attnbook.checks import check_flag, check_image, check_size
 from attnbook.module import Module
+from attnbook.precision import no_autocast
 
 
 class SqueezeExcitation(Module):
@@ -26,13 +26,10 @@ class SqueezeExcitation(Module):
 
     z_c = mean of channel c,    s = sigmoid(W2 ReLU(W1 z + b1) + b2),    output_c = s_c x_c
 
-    Eqs. 2 to 4 of the paper. W1 is (hidden, c) and W2 is (c, hidden), with hidden = c // reduction
-    unless `hidden_channels` says otherwise; the biases b1 and b2 are in the authors' network, not
-    in their formula. The weights are kept as 1x1 convolutions `fc1` and `fc2`, so that those of
-    timm and torchvision load; initial values are those of nn.Conv2d.
-
-    Raises:
-        ValueError: the bottleneck would have no channel.
+    Eqs. 2 to 4 of the paper. W1 is (hidden, c) and W2 is (c, hidden); the biases b1 and b2 are in
+    the authors' network, not in their formula. The weights are kept as 1x1 convolutions `fc1` and
+    `fc2`, so that those of timm and torchvision load; initial values are those of nn.Conv2d. For
+    half types everything up to the sigmoid is computed in float32, under autocast too.
 
     >>> layer = SqueezeExcitation(channels=64, reduction=16)
     >>> x = torch.randn(2, 64, 8, 8)
@@ -50,7 +47,24 @@ class SqueezeExcitation(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the two layers of the gate.
+
+        Args:
+            channels: channels of the image.
+            reduction: the bottleneck has channels // reduction channels; 16 as in the paper.
+            hidden_channels: channels of the bottleneck, said outright, not by `reduction`; None.
+            bias: whether both layers add a bias; True.
+            device: where the parameters lie; PyTorch's default device.
+            dtype: type of the parameters; PyTorch's default type.
+
+        Raises:
+            TypeError: a size is no whole number, or bias is not True or False.
+            ValueError: a size is below 1, or the bottleneck would have no channel.
+        """
         super().__init__()
+        check_size("channels", channels)
+        check_size("reduction", reduction, least=-math.inf)
+        check_flag("bias", bias)
         if hidden_channels is None:
             if not 1 <= reduction <= channels:
                 raise ValueError(
@@ -59,52 +73,76 @@ class SqueezeExcitation(Module):
                     "hidden_channels"
                 )
             hidden_channels = channels // reduction
-        if hidden_channels < 1:
-            raise ValueError(f"hidden_channels={hidden_channels} must be at least 1")
-        self.fc1 = nn.Conv2d(channels, hidden_channels, 1, bias=bias, device=device, dtype=dtype)
-        self.fc2 = nn.Conv2d(hidden_channels, channels, 1, bias=bias, device=device, dtype=dtype)
+        check_size("hidden_channels", hidden_channels)
+        self.channels = channels
+        self.fc1 = Pointwise(channels, hidden_channels, 1, bias=bias, device=device, dtype=dtype)
+        self.fc2 = Pointwise(hidden_channels, channels, 1, bias=bias, device=device, dtype=dtype)
 
     def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
-        """Return what each channel is multiplied by, (b, c, 1, 1).
+        """Return what each channel of x, (batch, channels, height, width), is multiplied by.
+
+        It is (batch, channels, 1, 1), of the dtype of x.
 
         Raises:
             TypeError: x is not floating-point.
             ValueError: x has a wrong number of axes or channels, or an empty side.
         """
-        check_image(x, self.fc1.in_channels)
-        squeezed = reduce(x, "b c h w -> b c", mean)
-        excited = torch.sigmoid(self.mlp(squeezed))
-        return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
+        check_image(x, self.channels)
+        squeezed = mean(x, (2, 3))
+        return torch.sigmoid(self.mlp(squeezed)).to(x.dtype)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return x times its gate."""
+        """Return x, (batch, channels, height, width), times its gate; errors as of `gate`."""
         return x * self.gate(x)
 
-    def mlp(self, pooled: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch c"]:
-        """Return W2 ReLU(W1 z + b1) + b2 for each vector z of pooled channels."""
-        return pointwise(F.relu(pointwise(pooled, self.fc1)), self.fc2)
+    def mlp(self, pooled: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b c 1 1"]:
+        """Return W2 ReLU(W1 z + b1) + b2 for the pooled channels z, (batch, channels, 1, 1)."""
+        return self.fc2(F.relu(self.fc1(pooled)))
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution of stride 1, computed as the linear layer that it is at each place.
+
+    In a gate the image has one place, and a linear layer is faster. To whatever looks into a module
+    (hooks, adapters, sharding, `repr`) it is the nn.Conv2d that it is in timm and torchvision.
+
+    >>> layer, x = Pointwise(4, 3, 1), torch.randn(2, 4, 1, 1)
+    >>> torch.allclose(layer(x), nn.Conv2d.forward(layer, x), atol=1e-6)
+    True
+    """
+
+    def forward(self, input: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b out h w"]:
+        """Return W z + b at each place of an image (batch, channels, height, width)."""
+        return pointwise(input, self.weight, self.bias)
+
+    def _get_name(self) -> str:
+        return "Conv2d"
+
+
+def pointwise(
+    x: Float[Tensor, "*b c h w"], weight: Float[Tensor, "out c 1 1"], bias: Tensor | None
+) -> Float[Tensor, "*b out h w"]:
+    """Return W z + b for the channels z at each place of x, in the dtype of x, autocast or not."""
+    with no_autocast(x.device):
+        matrix = weight.flatten(1).to(x.dtype)
+        added = None if bias is None else bias.to(x.dtype)
+        return F.linear(x.transpose(-3, -1), matrix, added).transpose(-3, -1)
 
 
 def mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Average over some axes, as a reduction for einops; half types are averaged in float32.
+    """Average over some axes, which stay with length 1; half types are averaged in float32.
 
-    >>> reduce(torch.ones(2, 3, 4, 4, dtype=torch.float16), "b c h w -> b c", mean).dtype
-    torch.float32
+    >>> average = mean(torch.ones(2, 3, 4, 4, dtype=torch.float16), (2, 3))
+    >>> average.shape, average.dtype
+    (torch.Size([2, 3, 1, 1]), torch.float32)
     """
     # x.mean(axes) is the same number, but its backward pass writes the gradient out for each pixel.
     # That of a sum is one number for all of them.
     count = math.prod([x.shape[axis] for axis in axes])  # a list: the compiler takes no generator
-    return x.sum(axes, dtype=torch.promote_types(x.dtype, torch.float32)) / count
+    return x.sum(axes, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)) / count
 
 
-def pointwise(z: Float[Tensor, "*batch c"], conv: nn.Conv2d) -> Float[Tensor, "*batch out"]:
-    """Apply a 1x1 convolution to vectors instead of images: W z + b, in the dtype of z.
-
-    On a 1x1 image the two are the same sum. A linear layer is faster.
-
-    >>> conv, z = nn.Conv2d(4, 3, 1), torch.randn(2, 4)
-    >>> torch.allclose(pointwise(z, conv), conv(z[:, :, None, None])[:, :, 0, 0], atol=1e-6)
-    True
-    """
-    weight = rearrange(conv.weight, "out c 1 1 -> out c").to(z.dtype)
-    return F.linear(z, weight, None if conv.bias is None else conv.bias.to(z.dtype))
+# To torch.fx each of these is one operation: they ask for dtypes, shapes and devices, which a graph
+# that is being traced does not know.
+for function in ("check_image", "mean", "pointwise"):
+    fx.wrap(function)

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from vision_contract import CompilerContract, VisionContract, output_and_gradients, random_image
 
 from attnbook import EfficientChannelAttention, SqueezeExcitation, adaptive_kernel_size
+from attnbook.eca import Band
 
 
 class TestSettings(VisionContract, CompilerContract):
@@ -85,6 +86,16 @@ def test_gate_is_that_of_the_convolution_it_holds(device):
     x = random_image(device, 2, 9, 3, 4)
     logits = layer.conv(x.mean((2, 3))[:, None])[:, 0]
     assert_close(layer.gate(x)[:, :, 0, 0], torch.sigmoid(logits))
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("channels, out", [(1, 1), (2, 3)])
+def test_band_is_the_centred_convolution(device, channels, out, bias):
+    conv = Band(channels, out, 5, padding=2, bias=bias, device=device, dtype=torch.float64)
+    z = torch.randn(3, channels, 7, device=device, dtype=torch.float64)
+    assert_close(conv(z), nn.Conv1d.forward(conv, z))
+    assert_close(conv(z[0]), nn.Conv1d.forward(conv, z[0]))
+    assert repr(conv) == repr(nn.Conv1d(channels, out, 5, padding=2, bias=bias))
 
 
 @pytest.mark.parametrize(

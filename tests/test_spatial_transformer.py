@@ -53,8 +53,18 @@ class Fixed(nn.Module):
         return self.theta.reshape(-1, 6).expand(x.shape[0], 6)
 
 
+class Returns(nn.Module):
+    """Return the same tensor for every input."""
+
+    def __init__(self, tensor):
+        super().__init__()
+        self.tensor = tensor
+
+    def forward(self, x):
+        return self.tensor
+
+
 class TestSettings(VisionContract, CompilerContract):
-    one_graph_since = (2, 8)
     inductor_fault = "torch 2.13 holds the height fixed, and so compiles anew for another one"
 
     def make(self, **kwargs):
@@ -332,6 +342,36 @@ def test_derivatives_of_the_module(device):
     # PyTorch adds up the gradient of an image in any order on a GPU.
     x = random_image(device, 2, 2, 3, 4)
     assert gradcheck(run, (x, *layer.parameters()), nondet_tol=1e-12)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38], ids=str)
+@pytest.mark.parametrize("place", range(6))
+def test_a_theta_that_is_not_finite_spoils_its_own_image_alone(device, padding_mode, value, place):
+    """F.grid_sample alone crashes here, or calls what lies infinitely far outside NaN."""
+    theta = torch.eye(2, 3, device=device).flatten().repeat(2, 1)
+    theta[1, place] = value
+    x = torch.randn(2, 3, 4, 6, device=device, requires_grad=True)
+    theta.requires_grad_()
+    layer = SpatialTransformer(Returns(theta), padding_mode=padding_mode)
+    output = layer(x)
+    assert_close(output[0], x[0])
+    assert output[1].isnan().all() if math.isnan(value) else output[1].isfinite().all()
+    if padding_mode == "zeros" and place in (2, 5) and not math.isnan(value):
+        assert not output[1].any()
+    for gradient in torch.autograd.grad(output.sum(), [x, theta]):
+        assert gradient[0].isfinite().all()
+        assert gradient[1].isnan().any() == math.isnan(value)
+
+
+def test_turns_an_oblong_image_in_pixels():
+    angle, half = math.radians(30), torch.diag(double([20.0, 10.0]))
+    turn = double([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    linear = half.inverse() @ turn @ half
+    theta = torch.cat([linear, torch.zeros(2, 1, dtype=torch.float64)], dim=1)
+    in_pixels = affine_grid(theta, 20, 40) @ half
+    right, down = in_pixels[0, 1] - in_pixels[0, 0], in_pixels[1, 0] - in_pixels[0, 0]
+    assert_close(torch.stack([right, down]), turn.T)
 
 
 def test_init_identity_keeps_device_and_dtype(device):

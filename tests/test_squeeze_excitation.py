@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from einops import reduce
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -21,7 +20,7 @@ from vision_contract import (
 )
 
 from attnbook import SqueezeExcitation
-from attnbook.squeeze_excitation import mean, pointwise
+from attnbook.squeeze_excitation import Pointwise, mean
 
 MEMORY = [torch.contiguous_format, torch.channels_last]
 
@@ -103,17 +102,19 @@ def test_a_gate_by_hand(device):
     assert_close(layer.gate(x), expected)
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 1, 1), (4, 5, 3, 2), (5, 3, 2)], ids=str)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-def test_pointwise_is_the_1x1_convolution(device, bias):
-    conv = nn.Conv2d(5, 3, 1, bias=bias, device=device, dtype=torch.float64)
-    z = random_image(device, 4, 5)
-    assert_close(pointwise(z, conv), conv(z.view(4, 5, 1, 1)).view(4, 3))
+def test_pointwise_is_the_1x1_convolution(device, bias, shape):
+    conv = Pointwise(5, 3, 1, bias=bias, device=device, dtype=torch.float64)
+    x = random_image(device, *shape)
+    assert_close(conv(x), nn.Conv2d.forward(conv, x))
+    assert repr(conv) == repr(nn.Conv2d(5, 3, 1, bias=bias))
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_half_types_are_averaged_in_float32(device, dtype):
     x = torch.randn(2, 6, 5, 7, device=device).to(dtype)
-    assert_close(reduce(x, "b c h w -> b c", mean), x.float().mean((2, 3)))
+    assert_close(mean(x, (2, 3)), x.float().mean((2, 3), keepdim=True))
 
 
 # Properties

@@ -11,7 +11,8 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
+from children import CHECKS
+from torch import fx, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 
@@ -54,6 +55,31 @@ class VisionContract:
 
     def image(self, device, batch=2, height=5, width=7, dtype=torch.float32):
         return random_image(device, batch, self.channels, height, width, dtype=dtype).detach()
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_calls_the_layers_it_holds(self, torchvision, check):
+        x = self.image("cpu").abs()
+
+        def make():
+            module = self.make()
+            for name, layer in [*module.named_modules()]:
+                if isinstance(layer, nn.BatchNorm2d):  # one weight: half of it is all or nothing
+                    module.set_submodule(name, nn.BatchNorm2d(1, affine=False))
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.abs_()  # no hidden unit is off
+            return module
+
+        check(make, lambda module: module(x))
+
+    def test_fx_traces_it(self, device):
+        module = self.make(device=device).eval()
+        traced = fx.symbolic_trace(module)
+        for sizes in ({}, {"batch": 3, "height": 8, "width": 9}):
+            x = self.image(device, **sizes)
+            assert_close(traced(x), module(x))
+        with pytest.raises(ValueError, match="x has 3 axes, but needs 4"):
+            traced(x[0])
 
     def test_vmap_is_a_batch_axis(self, device):
         module = self.make(device=device).eval()
@@ -146,8 +172,12 @@ class VisionContract:
     def test_one_image_is_not_seen_by_another(self, device):
         module, x = self.make(device=device).eval(), self.image(device)
         assert_close(module(x)[:1], module(x[:1]))
-        spoilt = torch.cat([x[:1], torch.full_like(x[1:], torch.nan)])
-        assert_close(module(spoilt)[:1], module(x[:1]))
+        for value in (torch.nan, torch.inf, -torch.inf):
+            spoilt = torch.cat([x[:1], torch.full_like(x[1:], value)]).requires_grad_()
+            output = module(spoilt)
+            assert_close(output[:1], module(x[:1]))
+            (gradient,) = torch.autograd.grad(output.square().sum(), spoilt)
+            assert gradient[0].isfinite().all()
 
     def test_a_batch_may_be_empty(self, device):
         module = self.make(device=device).eval()
@@ -185,14 +215,10 @@ class CompilerContract:
     """The slower half: for whole modules, not for those that they are made of."""
 
     inductor_fault = ""  # why inductor itself fails on sizes that it does not know, where it does
-    # Older compilers take einops.reduce for one operator, and cannot hand it a function, our mean.
-    one_graph_since = (2, 13)
 
     @pytest.mark.parametrize("backend", ["aot_eager", inductor])
     @pytest.mark.parametrize("dynamic", [False, True])
     def test_compiles_to_one_graph(self, device, dynamic, backend):
-        if torch.__version__ < self.one_graph_since:
-            pytest.skip(f"compiles to one graph from torch {self.one_graph_since} on")
         if dynamic and backend == "inductor" and self.inductor_fault:
             pytest.xfail(self.inductor_fault)
         torch.compiler.reset()
