@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def check_size(name: str, size: int, *, least: float = 1) -> None:
+def check_size(name: str, size: int, *, least: int | float = 1) -> None:
     """Raise TypeError unless `size` is a whole number, ValueError unless it is `least` or more.
 
     >>> check_size("kernel_size", 3.0)
@@ -33,11 +33,11 @@ def check_size(name: str, size: int, *, least: float = 1) -> None:
 
 def check_number(
     name: str,
-    number: float,
+    number: int | float,
     *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    most: float = math.inf,
+    above: int | float = -math.inf,
+    least: int | float = -math.inf,
+    most: int | float = math.inf,
     why: str = "",
 ) -> None:
     """Raise TypeError unless `number` is one, ValueError unless it lies where it should; NaN never.

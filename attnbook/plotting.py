@@ -151,7 +151,8 @@ def band(ax: Axes, x: Sequence[float], runs: Tensor, label: str, number: int) ->
 
 def lit(photo: Float[Tensor, "color y x"], weights: Float[Tensor, "row column"]) -> Tensor:
     """Return the photograph, (y, x, color), lit by a map of weights and dark where they are 0."""
-    light = weights.detach() / weights.detach().max()
+    photo, weights = photo.detach().cpu(), weights.detach().cpu()
+    light = weights / weights.max()
     size = photo.shape[1] // light.shape[0], photo.shape[2] // light.shape[1]
     light = repeat(light, "row column -> (row y) (column x) 1", y=size[0], x=size[1])
     return rearrange(photo, "color y x -> y x color") * (0.08 + 0.92 * light)
@@ -165,7 +166,8 @@ def gallery(rows: dict[str, tuple[Tensor, Sequence[object]]], *, figure: Figure)
         line[0].text(-0.15, 0.5, name, ha="right", va="center", transform=line[0].transAxes)
         for ax in line:
             ax.axis("off")
-        for ax, picture, title in zip(line, pictures.numpy(), titles, strict=False):
+        shown = pictures.detach().float().cpu().numpy()
+        for ax, picture, title in zip(line, shown, titles, strict=False):
             ax.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
             ax.set_title(str(title), fontsize=10, fontweight="normal")
 

@@ -14,15 +14,69 @@ Liu et al. (2020), https://arxiv.org/abs/2003.09229 (FLOATER).
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Real
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from attnbook.checks import check_features, check_inputs
+from attnbook.checks import (
+    check_features,
+    check_floating,
+    check_inputs,
+    check_number,
+    check_size,
+    check_tensor,
+    fits,
+)
 from attnbook.module import Module
+from attnbook.precision import no_autocast, widened
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def rotary_angles(
+    positions: Real[Tensor, "*batch n"], dim: int, base: float = 10_000.0
+) -> Float[Tensor, "*batch n pair"]:
+    """Return the angle, in radians, by which each of the dim / 2 pairs turns at each position.
+
+    angle(p, l) = p / base^(2l / dim),    l = 0 .. dim / 2 - 1
+
+    Su et al. count from 1 and write -2(i - 1) / dim in the exponent. The angles are float32, or
+    float64 for positions in float64, whatever is rotated: bfloat16 has no number between 256 and
+    258, so there angles are wrong by whole radians.
+
+    Args:
+        positions: (..., n), whole numbers or not.
+        dim: the number of features, two for each angle.
+        base: what the slowest pair's period grows with, 10,000 in both papers.
+
+    Returns:
+        The angles, (..., n, dim / 2).
+
+    Raises:
+        TypeError: the positions are in a half type, which has rounded them already, or no real
+            numbers; dim is no whole number or base no number.
+        ValueError: dim is odd or below 2, or base is not above 0.
+
+    >>> rotary_angles(torch.arange(3), dim=4)
+    tensor([[0.0000, 0.0000],
+            [1.0000, 0.0100],
+            [2.0000, 0.0200]])
+    """
+    _check_pairs(dim, base)
+    check_tensor("positions", positions)
+    if positions.is_complex() or positions.dtype == torch.bool:
+        raise TypeError(f"positions has dtype {positions.dtype}, but must be integer or floating")
+    _check_precision("positions", positions)
+    dtype = torch.promote_types(positions.dtype, torch.float32)
+    exponents = torch.arange(0, dim, 2, device=positions.device, dtype=dtype) / dim
+    # Not a matrix product, which autocast would take in half precision.
+    return rearrange(positions.to(dtype), "... n -> ... n 1") * base**-exponents
 
 
 def sinusoidal_encoding(
@@ -41,13 +95,25 @@ def sinusoidal_encoding(
     A step of k positions turns each (sin, cos) pair by a fixed angle: PE(p + k) = R_k PE(p).
     Half types are rounded from float32.
 
+    Args:
+        length: the number of positions, 0 .. length - 1.
+        dim: the number of features, an even number.
+        base: what the longest wavelength grows with.
+        device: where the result lies.
+        dtype: its type, by default torch.get_default_dtype().
+
+    Returns:
+        The encoding, (length, dim).
+
     Raises:
-        ValueError: dim is odd or below 2, or base is not above 0.
+        TypeError: length or dim is no whole number, or base no number.
+        ValueError: length is negative, dim is odd or below 2, or base is not above 0.
 
     >>> sinusoidal_encoding(2, 4)
     tensor([[0.0000, 1.0000, 0.0000, 1.0000],
             [0.8415, 0.5403, 0.0100, 0.9999]])
     """
+    check_size("length", length, least=0)
     dtype = torch.get_default_dtype() if dtype is None else dtype
     positions = torch.arange(length, device=device, dtype=torch.promote_types(dtype, torch.float32))
     angles = rotary_angles(positions, dim, base)
@@ -57,9 +123,9 @@ def sinusoidal_encoding(
 class SinusoidalEncoding(Module):
     """Add the sinusoidal encoding to a sequence: x + PE.
 
-    It has neither parameters nor buffers, so `device` and `dtype`, taken as by every module, change
-    nothing: the encoding is computed where x is and in its type. The paper scales its token
-    embeddings by sqrt(dim) first, so that they are not drowned; that is left to the caller.
+    It has neither parameters nor buffers: the encoding is computed where x is and in its type. The
+    paper scales its token embeddings by sqrt(dim) first, so that they are not drowned; that is left
+    to the caller.
 
     >>> SinusoidalEncoding(4)(torch.zeros(1, 2, 4))
     tensor([[[0.0000, 1.0000, 0.0000, 1.0000],
@@ -73,12 +139,31 @@ class SinusoidalEncoding(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the encoding for sequences of vectors of `dim` features.
+
+        Args:
+            dim: the number of features of x, an even number.
+            device: changes nothing, since there are no parameters.
+            dtype: changes nothing either.
+
+        Raises:
+            TypeError: dim is no whole number.
+            ValueError: dim is odd or below 2.
+        """
         super().__init__()
         _check_pairs(dim, base=10_000.0)
         self.dim = dim
 
     def forward(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
-        """Return x + PE, (..., n, d); ValueError if x has other than `dim` features."""
+        """Return x + PE, (..., n, dim).
+
+        Args:
+            x: a sequence, (..., n, dim), floating-point.
+
+        Raises:
+            TypeError: x is not floating-point.
+            ValueError: x has other than `dim` features, or fewer than two axes.
+        """
         check_inputs(x=x)
         check_features("x", x, self.dim)
         return x + sinusoidal_encoding(x.shape[-2], self.dim, device=x.device, dtype=x.dtype)
@@ -107,52 +192,44 @@ class LearnedEncoding(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the table, with a row for each of `max_length` positions.
+
+        Args:
+            max_length: the length of the longest sequence.
+            dim: the number of features of x.
+            device: where the table lies, by default PyTorch's default device.
+            dtype: its type, by default torch.get_default_dtype().
+
+        Raises:
+            TypeError: max_length or dim is no whole number.
+            ValueError: max_length or dim is below 1.
+        """
         super().__init__()
+        check_size("max_length", max_length)
+        check_size("dim", dim)
+        self.max_length = max_length
+        self.dim = dim
         self.table = nn.Embedding(max_length, dim, device=device, dtype=dtype)
 
     def forward(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
-        """Return x + table, (..., n, d).
+        """Return x + table, (..., n, dim), in the type of x.
+
+        Args:
+            x: a sequence, (..., n, dim), floating-point, with n up to max_length.
 
         Raises:
+            TypeError: x is not floating-point.
             ValueError: x is longer than the table, or has another number of features.
         """
         check_inputs(x=x)
-        check_features("x", x, self.table.embedding_dim)
-        length, max_length = x.shape[-2], self.table.num_embeddings
-        if length > max_length:
+        check_features("x", x, self.dim)
+        length = x.shape[-2]
+        if length > self.max_length:
             raise ValueError(
-                f"x has {length} positions, but the table was made for max_length={max_length}: "
-                "a learned encoding cannot be read past its last row"
+                f"x has {length} positions, but the table was made for "
+                f"max_length={self.max_length}: a learned encoding cannot be read past its last row"
             )
-        return x + self.table.weight[:length].to(x.dtype)
-
-
-def rotary_angles(
-    positions: Real[Tensor, "*batch n"], dim: int, base: float = 10_000.0
-) -> Float[Tensor, "*batch n pair"]:
-    """Return the angle, in radians, by which each of the dim / 2 pairs turns at each position.
-
-    angle(p, l) = p / base^(2l / dim),    l = 0 .. dim / 2 - 1
-
-    Su et al. count from 1 and write -2(i - 1) / dim in the exponent. The angles are float32, or
-    float64 for positions in float64, whatever is rotated: bfloat16 has no number between 256 and
-    258, so there angles are wrong by whole radians.
-
-    Raises:
-        TypeError: the positions are in a half type, which has rounded them already.
-        ValueError: dim is odd or below 2, or base is not above 0.
-
-    >>> rotary_angles(torch.arange(3), dim=4)
-    tensor([[0.0000, 0.0000],
-            [1.0000, 0.0100],
-            [2.0000, 0.0200]])
-    """
-    _check_pairs(dim, base)
-    _check_precision("positions", positions)
-    dtype = torch.promote_types(positions.dtype, torch.float32)
-    exponents = torch.arange(0, dim, 2, device=positions.device, dtype=dtype) / dim
-    # Not a matrix product, which autocast would take in half precision.
-    return rearrange(positions.to(dtype), "... n -> ... n 1") * base**-exponents
+        return x + self.table(torch.arange(length, device=x.device)).to(x.dtype)
 
 
 def rotate(
@@ -162,41 +239,46 @@ def rotate(
 
     (a, b) -> (a cos - b sin, a sin + b cos),    or    a + bi -> (a + bi) e^(i angle)
 
-    Norms are kept, and the product of a query at p with a key at q depends on p - q only.
-    `angles` is (n, d / 2), or has as many axes as x, with 1 where it is shared. Computed in
-    float32 at least; the result has the dtype of x.
+    Norms are kept, and the product of a query at p with a key at q depends on p - q only. Computed
+    in float32 at least; the result has the dtype of x.
 
     This is the interleaved layout of Su et al. The half layout pairs feature i with feature
     i + d / 2; it computes the same on features sorted into the even and then the odd ones:
     half(sort(x)) = sort(rotate(x)), with `rearrange(x, "... (pair two) -> ... (two pair)", two=2)`
-    for sort(x). Sorting the rows of `q_proj.weight` and `k_proj.weight` so, head by head, moves
-    weights from one to the other.
+    for sort(x). Sorting so, head by head, the rows of `q_proj.weight` and `k_proj.weight` and the
+    entries of `q_proj.bias` and `k_proj.bias` moves a layer from one to the other:
+
+        rearrange(weight, "(heads pair two) ... -> (heads two pair) ...", heads=heads, two=2)
+
+    and, for `k_proj`, with the number of key-value heads where that is another.
 
     torch.compile warns that it generates no code for complex numbers. It calls PyTorch's own kernel
     instead, which is no slower than this function without compiling.
 
+    Args:
+        x: what is rotated, (..., n, d), floating-point.
+        angles: in radians, (n, d / 2), or with as many axes as x, with 1 where shared.
+
+    Returns:
+        x rotated, (..., n, d).
+
     Raises:
-        TypeError: the angles are in a half type.
+        TypeError: x or the angles are not floating-point, or the angles are in a half type.
         ValueError: the angles do not fit the features or the positions of x, or have another
             number of axes.
 
     >>> rotate(torch.tensor([[1.0, 0.0]]), torch.tensor([[math.pi / 6]]))
     tensor([[0.8660, 0.5000]])
     """
+    check_inputs(x=x)
+    check_floating("angles", angles)
     _check_precision("angles", angles)
-    if x.shape[-1] != 2 * angles.shape[-1]:
+    if angles.ndim == 0 or x.shape[-1] != 2 * angles.shape[-1]:
+        turned = 2 * angles.shape[-1] if angles.ndim else 0
         raise ValueError(
-            f"x has {x.shape[-1]} features, but the angles turn {2 * angles.shape[-1]} "
-            f"({angles.shape[-1]} pairs)"
+            f"x has {x.shape[-1]} features, but the angles turn {turned} ({turned // 2} pairs)"
         )
-    if (
-        angles.ndim not in (2, x.ndim)
-        or any(
-            size != full and size != 1  # noqa: PLR1714 (torch.compile misreads `in` with dynamic sizes)
-            # Without strict=False, which the compiler of torch 2.8 takes for strict=True.
-            for size, full in zip(angles.shape[-2::-1], x.shape[-2::-1])  # noqa: B905
-        )
-    ):
+    if angles.ndim not in (2, x.ndim) or not fits(angles.shape[:-1], x.shape[:-1]):
         raise ValueError(
             f"angles of shape {tuple(angles.shape)} do not fit x of shape {tuple(x.shape)}: "
             f"they need {x.shape[-2]} positions, and 2 or {x.ndim} axes, with 1 where shared"
@@ -216,8 +298,8 @@ class RotaryEncoding(Module):
 
     Applied to queries and keys after their projection, never to values; `dim` is the number of
     features of one head. Nothing is stored: angles are computed in float32 at every call, so there
-    is no cache to go stale and no buffer that `module.half()` could round. `device` and `dtype`,
-    taken as by every module, therefore change nothing. Su et al. (2021), section 3.
+    is no cache to go stale and no buffer that `module.half()` could round. torch.compile warns of
+    complex numbers, as `rotate` says; the result is right. Su et al. (2021), section 3.
 
     >>> rotary, query = RotaryEncoding(dim=4), torch.randn(2, 8, 5, 4)
     >>> later = rotary(query[..., 3:, :], torch.arange(3, 5))
@@ -233,6 +315,18 @@ class RotaryEncoding(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the rotation of heads of `dim` features.
+
+        Args:
+            dim: the number of features of one head, an even number.
+            base: what the slowest pair's period grows with; larger for longer sequences.
+            device: changes nothing, since there are no parameters.
+            dtype: changes nothing either.
+
+        Raises:
+            TypeError: dim is no whole number, or base no number.
+            ValueError: dim is odd or below 2, or base is not above 0.
+        """
         super().__init__()
         _check_pairs(dim, base)
         self.dim = dim
@@ -241,10 +335,12 @@ class RotaryEncoding(Module):
     def forward(
         self, x: Float[Tensor, "*batch n d"], positions: Real[Tensor, "*#batch n"] | None = None
     ) -> Float[Tensor, "*batch n d"]:
-        """Return x rotated, (..., n, d).
+        """Return x rotated, (..., n, dim).
 
-        `positions`, by default 0 .. n - 1, is (n,), or has one axis less than x with 1 where it is
-        shared: (batch, 1, n) for a position of its own for each sequence of (batch, heads, n, d).
+        Args:
+            x: queries or keys, (..., n, dim), floating-point.
+            positions: (n,), by default 0 .. n - 1; or with one axis less than x, with 1 where it is
+                shared: (batch, 1, n) gives each sequence of (batch, heads, n, dim) its own.
 
         Raises:
             TypeError: x is not floating-point, or the positions are in a half type.
@@ -275,14 +371,22 @@ def alibi_slopes(
     the nearest smaller power of two, followed by every other slope for twice that power. Press et
     al., section 3.
 
+    Args:
+        num_heads: the number of heads.
+        device: where the result lies.
+        dtype: its type, by default torch.get_default_dtype().
+
+    Returns:
+        The slopes, (num_heads,).
+
     Raises:
+        TypeError: num_heads is no whole number.
         ValueError: num_heads is below 1.
 
     >>> alibi_slopes(6)
     tensor([0.2500, 0.0625, 0.0156, 0.0039, 0.5000, 0.1250])
     """
-    if num_heads < 1:
-        raise ValueError(f"num_heads={num_heads} must be at least 1")
+    check_size("num_heads", num_heads)
     power = 2 ** int(math.log2(num_heads))
     slopes = [2 ** (-8 * k / power) for k in range(1, power + 1)]
     between = [2 ** (-8 * k / (2 * power)) for k in range(1, 2 * power, 2)]
@@ -305,11 +409,27 @@ def alibi_bias(
     Press et al., section 3, who look back only. With fewer queries than keys the queries are the
     last of the positions (lower right), as in `causal_mask`.
 
+    Args:
+        num_heads: the number of heads.
+        queries: the number of queries.
+        keys: the number of keys, by default that of the queries.
+        device: where the result lies.
+        dtype: its type, by default torch.get_default_dtype(); rounded once, at the end.
+
+    Returns:
+        The bias, (num_heads, queries, keys).
+
+    Raises:
+        TypeError: one of the numbers is no whole number.
+        ValueError: num_heads is below 1, or queries or keys below 0.
+
     >>> alibi_bias(2, 2, 3)[0]
     tensor([[-0.0625,  0.0000, -0.0625],
             [-0.1250, -0.0625,  0.0000]])
     """
     keys = queries if keys is None else keys
+    check_size("queries", queries, least=0)
+    check_size("keys", keys, least=0)
     query_positions = torch.arange(keys - queries, keys, device=device)
     key_positions = torch.arange(keys, device=device)
     distance = (rearrange(query_positions, "i -> i 1") - key_positions).abs()
@@ -356,11 +476,25 @@ class FloaterEncoding(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Make the starting points and the two layers of f.
+
+        Args:
+            dim: the number of features of a position vector.
+            hidden_dim: the number of features between the two layers.
+            step: the time from one position to the next.
+            substeps: how many steps the solver takes for that.
+            device: where the parameters lie, by default PyTorch's default device.
+            dtype: their type, by default torch.get_default_dtype().
+
+        Raises:
+            TypeError: one of the sizes is no whole number, or step no number.
+            ValueError: one of the sizes is below 1, or step is not above 0.
+        """
         super().__init__()
-        if not step > 0 or substeps < 1:
-            raise ValueError(
-                f"step={step} must be above 0, and substeps={substeps} must be at least 1"
-            )
+        check_size("dim", dim)
+        check_size("hidden_dim", hidden_dim)
+        check_number("step", step, above=0)
+        check_size("substeps", substeps)
         self.step = step
         self.substeps = substeps
         self.start = nn.Parameter(torch.empty(3, dim, device=device, dtype=dtype))
@@ -372,18 +506,32 @@ class FloaterEncoding(Module):
             nn.init.zeros_(layer.bias)
 
     def velocity(self, time: float, p: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """Return f(time, p), in the dtype of p; both layers see the time as one feature more."""
-        hidden = _linear_in_time(self.hidden, p, time).relu()
-        return _linear_in_time(self.output, hidden, time)
+        """Return f(time, p), (..., dim), computed in float32 at least, in the dtype of p.
+
+        Args:
+            time: n * step at position n; both layers see it as one feature more.
+            p: points on a path, (..., dim).
+        """
+        # Half types are widened, weights too: a rounding is felt all along the path.
+        wide = _WideLinear() if self.start.dtype in HALF else nullcontext()
+        with no_autocast(p.device), wide:
+            hidden = self.hidden(F.pad(widened(p), (0, 1), value=time)).relu()
+            return self.output(F.pad(hidden, (0, 1), value=time)).to(p.dtype)
 
     def forward(
         self, length: int
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """Return p_q, p_k and p_v, each (length, dim); ValueError if length is negative."""
-        if length < 0:
-            raise ValueError(f"length={length} must be at least 0")
-        # A half type would lose the small steps: they are summed in float32 at least.
-        p = self.start.to(torch.promote_types(self.start.dtype, torch.float32))
+        """Return p_q, p_k and p_v, each (length, dim).
+
+        Args:
+            length: the number of positions.
+
+        Raises:
+            TypeError: length is no whole number.
+            ValueError: length is negative.
+        """
+        check_size("length", length, least=0)
+        p = widened(self.start)  # a half type would lose the small steps
         h = self.step / self.substeps
         path = [p]
         for n in range((length - 1) * self.substeps):
@@ -403,20 +551,29 @@ class FloaterEncoding(Module):
         return f"step={self.step}, substeps={self.substeps}"
 
 
-def _linear_in_time(layer: nn.Linear, x: Tensor, time: float) -> Tensor:
-    with_time = F.pad(x, (0, 1), value=time)
-    return F.linear(with_time, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+class _WideLinear(TorchFunctionMode):
+    """While it is entered, linear layers with weights in a half type compute in float32.
+
+    The layers stay nn.Linear, for whatever looks for these: quantisation does.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.linear:
+            args = tuple(widened(arg) if isinstance(arg, Tensor) else arg for arg in args)
+        return func(*args, **(kwargs or {}))
 
 
 def _check_pairs(dim: int, base: float) -> None:
+    check_size("dim", dim, least=-math.inf)
     if dim < 2 or dim % 2 != 0:
         raise ValueError(f"dim={dim} must be an even number from 2 on: features turn in pairs")
-    if not base > 0:
-        raise ValueError(f"base={base} must be above 0: its powers are the wavelengths")
+    check_number("base", base, above=0, why="its powers are the wavelengths")
 
 
 def _check_precision(name: str, tensor: Tensor) -> None:
-    if tensor.dtype in (torch.float16, torch.bfloat16):
+    if tensor.dtype in HALF:
         raise TypeError(
             f"{name} has dtype {tensor.dtype}, too coarse for long sequences; "
             "use torch.float32 (what is rotated may be in any floating-point type)"

@@ -91,12 +91,17 @@ def prepare(variant: Variant, x: Tensor, kind: str) -> Callable[[], Any]:
 
 def rounds_within(seconds: float, runs: dict[str, Callable[[], Any]]) -> int:
     """Return how many rounds take so long; the functions have run before."""
-    one_round = 0.0
-    for function in runs.values():
-        start = time.perf_counter()
-        function()
+
+    def wait() -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+
+    one_round = 0.0
+    for function in runs.values():
+        wait()  # for what was asked for before, which is not this function's time
+        start = time.perf_counter()
+        function()
+        wait()
         once = time.perf_counter() - start
         one_round += max(0.01, once) + 2 * once  # a reading, after two calls to warm up
     return min(max(FEWEST_ROUNDS, int(seconds / one_round)), MOST_ROUNDS)

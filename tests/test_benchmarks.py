@@ -93,6 +93,16 @@ def test_memory_is_that_of_the_largest_moment(device):
     assert peak_mib(two_then_one, device) == pytest.approx(8, abs=0.01)
 
 
+def test_the_clock_is_read_when_nothing_is_pending(monkeypatch):
+    happened = []
+    clock = measuring.time.perf_counter
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: happened.append("wait"))
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: happened.append("clock") or clock())
+    measuring.rounds_within(1.0, {"one": lambda: happened.append("call")})
+    assert happened == ["wait", "clock", "call", "wait", "clock"]
+
+
 @pytest.fixture
 def tiny_sizes(monkeypatch):
     """Run as always, on inputs that take no time."""

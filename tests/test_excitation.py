@@ -8,15 +8,22 @@ from scipy import stats
 from torch.testing import assert_close
 
 from attnbook.datasets import cue_strip as cue_strip_data
-from attnbook.studies import cue_strip, excitation, textures
+from attnbook.studies import cue_strip, difference, excitation, textures
 
 
 def test_difference_is_the_paired_interval_of_scipy():
     runs, baseline = [0.91, 0.95, 0.90, 0.97], [0.90, 0.91, 0.92, 0.93]
-    mean, half = cue_strip.difference(runs, baseline)
+    mean, half = difference(runs, baseline)
     interval = stats.ttest_rel(runs, baseline).confidence_interval(0.95)
     assert mean - half == pytest.approx(interval.low, abs=1e-6)
     assert mean + half == pytest.approx(interval.high, abs=1e-6)
+
+
+@pytest.mark.parametrize("runs, baseline", [([0.5], [0.4]), ([0.5, 0.6], [0.4]), ([], [])])
+def test_difference_needs_pairs(runs, baseline):
+    message = f"runs has {len(runs)} numbers and baseline {len(baseline)}"
+    with pytest.raises(ValueError, match=message):
+        difference(runs, baseline)
 
 
 @pytest.mark.parametrize("gate", ["none", "constant"])

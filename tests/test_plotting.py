@@ -109,3 +109,10 @@ def test_gallery_shows_each_picture_with_its_title():
     assert [ax.get_title(loc="center") for ax in figure.axes] == ["3", "5", "x", ""]
     assert [len(ax.images) for ax in figure.axes] == [1, 1, 1, 0]
     assert "second" in words(figure.axes[2])
+
+
+def test_pictures_may_lie_anywhere_and_have_gradients(device):
+    photo = torch.ones(3, 4, 6, device=device, requires_grad=True)
+    weights = torch.rand(2, 3, device=device, requires_grad=True)
+    plt.imshow(plotting.lit(photo, weights).numpy())
+    plotting.gallery({"row": (photo, ["a", "b", "c"])}, figure=plt.figure())

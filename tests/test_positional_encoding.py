@@ -13,7 +13,9 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from children import CHECKS
 from compilers import inductor
+from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -25,6 +27,7 @@ from torch.testing import assert_close
 from attnbook import (
     FloaterEncoding,
     LearnedEncoding,
+    MultiHeadAttention,
     RotaryEncoding,
     SinusoidalEncoding,
     alibi_bias,
@@ -171,14 +174,43 @@ def test_features_may_lie_anywhere_in_memory(device):
 def test_sorted_into_even_and_odd_features_it_is_the_half_layout(device):
     x, angles = randn(device, 4, 5, 8), rotary_angles(positions(device, 5), 8)
     order = [0, 2, 4, 6, 1, 3, 5, 7]
+    assert_close(rotate_half(x[..., order], angles), rotate(x, angles)[..., order])
+    assert not torch.allclose(rotate_half(x, angles), rotate(x, angles))
 
-    def half(x):
-        cos, sin = (torch.cat([f(angles)] * 2, dim=-1) for f in (torch.cos, torch.sin))
-        first, second = x.chunk(2, dim=-1)
-        return x * cos + torch.cat([-second, first], dim=-1) * sin
 
-    assert_close(half(x[..., order]), rotate(x, angles)[..., order])
-    assert not torch.allclose(half(x), rotate(x, angles))
+def rotate_half(x, angles):
+    """Rotate in the half layout, feature i with feature i + d / 2, as GPT-NeoX and Llama do."""
+    cos, sin = (torch.cat([f(angles)] * 2, dim=-1) for f in (torch.cos, torch.sin))
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+class HalfLayout(nn.Module):
+    def forward(self, x, positions=None):
+        positions = torch.arange(x.shape[-2], device=x.device) if positions is None else positions
+        return rotate_half(x, rotary_angles(positions.double(), x.shape[-1]))
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_recipe_moves_a_layer_to_the_half_layout_and_back(device, kv_heads, bias):
+    """The recipe in the docstring of `rotate`, with biases that are not zero."""
+    options = {"num_kv_heads": kv_heads, "bias": bias, "device": device, "dtype": F64}
+    ours = MultiHeadAttention(32, 4, rotary=RotaryEncoding(8), **options)
+    theirs = MultiHeadAttention(32, 4, rotary=HalfLayout(), **options)
+    theirs.load_state_dict(shaken(ours).state_dict())
+    x = randn(device, 2, 5, 32)
+    assert not torch.allclose(theirs(x), ours(x))
+
+    def reorder(pattern):
+        for projection, heads in ((theirs.q_proj, 4), (theirs.k_proj, kv_heads)):
+            for parameter in projection.parameters():
+                parameter.data = rearrange(parameter.data, pattern, heads=heads, two=2)
+
+    reorder("(heads pair two) ... -> (heads two pair) ...")
+    assert_close(theirs(x), ours(x))
+    reorder("(heads two pair) ... -> (heads pair two) ...")
+    assert_close(theirs.state_dict(), ours.state_dict())
 
 
 @given(shift=st.integers(-100, 100), seed=st.integers(0, 99))
@@ -569,6 +601,30 @@ def test_dtype_and_device_pass_through(device, make, dtype):
         assert (tensor.dtype, tensor.device.type) == (dtype, device.type)
 
 
+@pytest.mark.parametrize("half", HALF, ids=str)
+@pytest.mark.parametrize(
+    "make", [make for name, make in MODULES.items() if name in ("sinusoidal", "learned", "rotary")]
+)
+def test_autocast_changes_no_digit(device, make, half):
+    module, x = make(device=device), randn(device, 2, 20, 4, dtype=torch.float32)
+    expected = module(x)
+    with torch.autocast(device.type, dtype=half):
+        assert torch.equal(module(x), expected)
+
+
+@pytest.mark.parametrize("half", HALF, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_autocast_changes_no_digit_of_floater(device, dtype, half):
+    module = shaken(FloaterEncoding(4, device=device, dtype=dtype))
+    p = randn(device, 3, 4, dtype=dtype)
+    expected, velocity = torch.stack(module(20)), module.velocity(0.3, p)
+    with torch.autocast(device.type, dtype=half):
+        path, again = module(20), module.velocity(0.3, p)
+    assert torch.equal(torch.stack(path), expected)
+    assert torch.equal(again, velocity)
+    assert velocity.dtype == dtype
+
+
 # FLOATER's vectors have the type of its parameters: it has no input.
 @without_floater
 def test_a_float32_module_keeps_the_type_of_its_input(device, make):
@@ -631,6 +687,82 @@ def test_derivatives_by_the_angles(device):
     assert gradcheck(rotate, inputs)
 
 
+# Forward derivatives load code of PyTorch's that uses TorchScript, which warns of itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forward_mode_and_mixed_second_derivatives(device):
+    x, angles = randn(device, 2, 3, 4), randn(device, 3, 2)
+    along_x, along_angles = torch.randn_like(x), torch.randn_like(angles)
+    # Linear in x; in the angles it turns a quarter further.
+    _, tangent = torch.func.jvp(rotate, (x, angles), (along_x, along_angles))
+    expected = rotate(x, angles + math.pi / 2) * along_angles.repeat_interleave(2, dim=-1)
+    assert_close(tangent, rotate(along_x, angles) + expected)
+
+    def cubed(angles):
+        return (rotate(x, angles) ** 3).sum()
+
+    hessian = torch.func.jacrev(torch.func.grad(cubed))(angles)
+    assert_close(torch.func.jacfwd(torch.func.grad(cubed))(angles), hessian)
+
+
+CHILDREN = {
+    "learned": (
+        partial(LearnedEncoding, 8, 4),
+        lambda module: module(torch.linspace(-1, 1, 40).view(2, 5, 4)),
+    ),
+    "FLOATER": (
+        partial(FloaterEncoding, 4, hidden_dim=6, step=0.2, substeps=1),
+        lambda module: torch.stack(module(5)),
+    ),
+}
+
+
+@pytest.mark.parametrize("make, run", CHILDREN.values(), ids=CHILDREN)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_layers_inside_are_called(torchvision, check, make, run):
+    check(make, run)
+
+
+class RotaryAt(nn.Module):
+    def forward(self, x, positions):
+        return RotaryEncoding(4)(x, positions)
+
+
+ONNX = {
+    **{name: (make, False) for name, make in MODULES.items() if name != "FLOATER"},
+    "rotary at positions": (RotaryAt, True),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # the exporter's
+@pytest.mark.parametrize("name", [*ONNX, "FLOATER"])
+def test_onnxruntime_gives_the_same_answers(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    # FLOATER's path has one length in a graph: its steps are written out.
+    make, positioned = ONNX.get(name, (MODULES[name], False) if name in MODULES else None)
+    module, dynamic = make().eval(), torch.export.Dim.DYNAMIC
+
+    def inputs(batch, length):
+        x = torch.randn(batch, length, 4)
+        return (x, torch.arange(3, 3 + length)) if positioned else (x,)
+
+    shapes = ({0: dynamic, 1: dynamic}, {0: dynamic})[: len(inputs(2, 5))]
+    program = torch.onnx.export(
+        module,
+        inputs(2, 5),
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=None if name == "FLOATER" else shapes,
+    )
+    program.save(tmp_path / "module.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "module.onnx")
+    for sizes in [(2, 5)] if name == "FLOATER" else [(2, 5), (3, 9)]:
+        given = inputs(*sizes)
+        names = [one.name for one in session.get_inputs()]
+        fed = {n: tensor.numpy() for n, tensor in zip(names, given, strict=True)}
+        assert_close(torch.from_numpy(session.run(None, fed)[0]), module(*given).detach())
+
+
 def test_what_print_says():
     with warnings.catch_warnings():
         assert repr(SinusoidalEncoding(4)) == "SinusoidalEncoding(4)"
@@ -650,6 +782,14 @@ VALUE_ERRORS = {
     "base=0.0 must be above 0": lambda t: RotaryEncoding(4, base=0.0),
     "base=-1.0 must be above 0": lambda t: sinusoidal_encoding(3, 4, base=-1.0),
     "base=nan must be above 0": lambda t: rotary_angles(t(3), 4, math.nan),
+    "length=-1 must be at least 0": lambda t: sinusoidal_encoding(-1, 4),
+    "max_length=0 must be at least 1": lambda t: LearnedEncoding(0, 4),
+    "max_length=-1 must be at least 1": lambda t: LearnedEncoding(-1, 4),
+    "dim=0 must be at least 1": lambda t: LearnedEncoding(4, 0),
+    "dim=-4 must be at least 1": lambda t: LearnedEncoding(4, -4),
+    "x has 1 axes, but needs at least 2: (rows, features)": lambda t: rotate(t(4), t(2)),
+    "x has 4 features, but the angles turn 0 (0 pairs)": lambda t: rotate(t(3, 4), t(1)[0]),
+    "angles of shape (2,) do not fit x of shape (3, 4)": lambda t: rotate(t(3, 4), t(2)),
     "x has 6 features, but the layer expects 4": lambda t: SinusoidalEncoding(4)(t(3, 6)),
     "x has 5 features, but the layer expects 4": lambda t: LearnedEncoding(9, 4)(t(3, 5)),
     "x has 8 features, but the layer expects 4": lambda t: RotaryEncoding(4)(t(3, 8)),
@@ -673,9 +813,15 @@ VALUE_ERRORS = {
     ),
     "num_heads=0 must be at least 1": lambda t: alibi_slopes(0),
     "num_heads=-3 must be at least 1": lambda t: alibi_bias(-3, 2),
+    "queries=-1 must be at least 0": lambda t: alibi_bias(2, -1),
+    "keys=-2 must be at least 0": lambda t: alibi_bias(2, 2, -2),
+    "dim=0 must be at least": lambda t: FloaterEncoding(0),
+    "dim=-3 must be at least 1": lambda t: FloaterEncoding(-3),
+    "hidden_dim=0 must be at least 1": lambda t: FloaterEncoding(4, hidden_dim=0),
     "step=0 must be above 0": lambda t: FloaterEncoding(4, step=0),
+    "step=nan must be above 0": lambda t: FloaterEncoding(4, step=math.nan),
     "substeps=0 must be at least 1": lambda t: FloaterEncoding(4, substeps=0),
-    "length=-1 must be at least 0": lambda t: FloaterEncoding(4)(-1),
+    "length=-1 must be at least": lambda t: FloaterEncoding(4)(-1),
 }
 TYPE_ERRORS = {
     "positions has dtype torch.bfloat16, too coarse for long sequences; use torch.float32 (what is "
@@ -685,6 +831,37 @@ TYPE_ERRORS = {
     "x has dtype torch.int64": lambda t: RotaryEncoding(4)(t(3, 4).long()),
     "x has dtype torch.int32": lambda t: SinusoidalEncoding(4)(t(3, 4).int()),
     "x has dtype torch.bool": lambda t: LearnedEncoding(9, 4)(t(3, 4) > 0),
+    "x has dtype torch.complex64": lambda t: RotaryEncoding(4)(t(3, 4) + 0j),
+    "x has dtype torch.int64, but a floating-point type": lambda t: rotate(t(3, 4).long(), t(3, 2)),
+    "x has dtype torch.uint8": lambda t: rotate(t(3, 4).byte(), t(3, 2)),
+    "x has dtype torch.complex64, but": lambda t: rotate(t(3, 4) + 0j, t(3, 2)),
+    "angles has dtype torch.int64": lambda t: rotate(t(3, 4), t(3, 2).long()),
+    "angles has dtype torch.complex64": lambda t: rotate(t(3, 4), t(3, 2) + 0j),
+    "x is a list": lambda t: rotate([[1.0, 0.0]], t(1, 1)),
+    "angles is a float": lambda t: rotate(t(1, 2), 0.5),
+    "positions is a range": lambda t: rotary_angles(range(3), 4),
+    "positions is a list": lambda t: RotaryEncoding(4)(t(3, 4), [0, 1, 2]),
+    "positions has dtype torch.complex64": lambda t: rotary_angles(t(3) + 0j, 4),
+    "positions has dtype torch.bool": lambda t: rotary_angles(t(3) > 0, 4),
+    "x is a ndarray": lambda t: SinusoidalEncoding(4)(t(3, 4).numpy()),
+    "x is a NoneType": lambda t: LearnedEncoding(9, 4)(None),
+    "dim=4.0 is a float": lambda t: sinusoidal_encoding(3, 4.0),
+    "dim=4.0 is a float, but": lambda t: RotaryEncoding(4.0),
+    "dim='4' is a str": lambda t: SinusoidalEncoding("4"),
+    "dim=True is a bool": lambda t: FloaterEncoding(True),
+    "dim=4.0 is a float, but must": lambda t: LearnedEncoding(9, 4.0),
+    "max_length=9.0 is a float": lambda t: LearnedEncoding(9.0, 4),
+    "length=3.0 is a float": lambda t: sinusoidal_encoding(3.0, 4),
+    "length=2.5 is a float": lambda t: FloaterEncoding(4)(2.5),
+    "base='x' is a str": lambda t: RotaryEncoding(4, base="x"),
+    "base=None is a NoneType": lambda t: sinusoidal_encoding(3, 4, base=None),
+    "step='a' is a str": lambda t: FloaterEncoding(4, step="a"),
+    "substeps=0.5 is a float": lambda t: FloaterEncoding(4, substeps=0.5),
+    "hidden_dim=6.0 is a float": lambda t: FloaterEncoding(4, hidden_dim=6.0),
+    "num_heads=2.5 is a float": lambda t: alibi_slopes(2.5),
+    "num_heads=2.0 is a float": lambda t: alibi_bias(2.0, 3),
+    "queries=3.0 is a float": lambda t: alibi_bias(2, 3.0),
+    "keys=3.0 is a float": lambda t: alibi_bias(2, 3, 3.0),
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import attnbook
 from attnbook import studies
 from attnbook.datasets import Characters, date_pairs
-from attnbook.studies import dates, scaling, stored
+from attnbook.studies import dates, same_task, scaling, small_data, stored, warps
 
 NAMES = sorted(
     path.stem for path in Path(studies.__file__).parent.glob("*.py") if path.stem != "__init__"
@@ -21,10 +23,13 @@ NAMES = sorted(
 def test_quick_version_runs_and_stores_nothing(name, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(studies, "FOLDER", tmp_path)
     monkeypatch.setattr(sys, "argv", [name, "--quick"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     study = importlib.import_module(f"attnbook.studies.{name}")
-    studies.main(study.run, full=study.FULL, quick=study.QUICK)
+    with torch.device("meta"):  # stands for any default device: studies draw and run on the CPU
+        studies.main(study.run, full=study.FULL, quick=study.QUICK)
     printed = json.loads(capsys.readouterr().out)
     assert set(printed) == {"settings", "results", "seconds", "device", "versions", "commit"}
+    assert printed["device"] == "CPU"
     assert not list(tmp_path.iterdir())
 
 
@@ -45,6 +50,53 @@ def test_full_version_is_written_beside_the_study(monkeypatch, tmp_path, capsys)
     studies.main(run, full={"seeds": 3}, quick={"seeds": 1})
     assert stored("test_studies")["results"] == {"counted": 3}
     assert studies.commit() == "unknown"  # no repository here
+
+
+TRAINED = {
+    "warps": lambda **to: warps.train(warps.NETWORKS["ST-CNN"], warps.RTS, seed=0, steps=6, **to),
+    "same_task": lambda **to: same_task.train(
+        same_task.NETWORKS["spatial transformer"], warps.split()[0], seed=0, steps=6, **to
+    ),
+    "small_data": lambda **to: small_data.train(
+        "attention", small_data.parts()[0], steps=6, lr=0.01, shift=True, seed=0, **to
+    ),
+}
+
+
+@pytest.mark.parametrize("train", TRAINED.values(), ids=TRAINED)
+def test_a_network_is_trained_where_it_is_asked_for(device, train):
+    here, there = train(), train(device=device)
+    for (name, ours), theirs in zip(here.named_parameters(), there.parameters(), strict=True):
+        assert theirs.device.type == device.type
+        torch.testing.assert_close(theirs.cpu(), ours, rtol=0.01, atol=0.01, msg=name)
+
+
+FACTORIES = {"arange", "empty", "eye", "full", "linspace", "ones", "rand", "randint", "randn",
+             "randperm", "tensor", "zeros"}  # fmt: skip
+
+
+def test_what_a_generator_draws_is_drawn_on_its_device():
+    """Each call with a generator says where, or stands in a function that is decorated so."""
+    found = 0
+    for path in Path(attnbook.__file__).parent.rglob("*.py"):
+        if "exercises" in path.parts:  # what a learner's code is tried with lies where it lies
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        safe = {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef)
+            and any(ast.unparse(decorator) == "on_cpu" for decorator in node.decorator_list)
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or getattr(node.func, "attr", "") not in FACTORIES:
+                continue
+            given = {keyword.arg for keyword in node.keywords}
+            if "generator" in given:
+                found += 1
+                assert "device" in given or node in safe, f"{path.name}:{node.lineno}"
+    assert found > 20
 
 
 def test_a_study_that_is_not_stored():

@@ -24,3 +24,19 @@ def test_ratio_is_taken_round_by_round():
 def test_one_round_has_no_spread():
     with pytest.raises(ValueError, match="rounds=1: at least 2"):
         paired_times({"nothing": lambda: None}, rounds=1)
+
+
+WRONG = {
+    "functions must be a dictionary": lambda: paired_times([len]),
+    "functions must be a dictionary of": lambda: paired_times({"a": 3}),
+    "rounds=2.5 is a float": lambda: paired_times({}, rounds=2.5),
+    "seconds=0 must be above 0": lambda: paired_times({}, seconds=0),
+    "there are no times of 'b', but of ": lambda: ratio({"a": [1.0, 2.0]}, "a", to="b"),
+    "'a' has 2 readings and 'b' has 1": lambda: ratio({"a": [1.0, 2.0], "b": [1.0]}, "a", to="b"),
+}
+
+
+@pytest.mark.parametrize("message, call", WRONG.items(), ids=WRONG)
+def test_wrong_arguments_are_named(message, call):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()

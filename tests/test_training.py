@@ -84,3 +84,39 @@ def test_bad_input():
         fit(model, squared_error, (rows, rows), steps=5, batch_size=1, lr=0.1)
     with pytest.raises(ValueError, match="batch_size=5 does not fit 4 rows"):
         fit(model, squared_error, (rows, rows), steps=9, batch_size=5, lr=0.1)
+
+
+WRONG = {
+    "data is a Tensor, but must be a tuple of tensors": {"data": torch.zeros(4, 1)},
+    "data\\[0\\] is a list, but must be a torch.Tensor": {"data": ([1.0], [2.0])},
+    "steps=9.0 is a float": {"steps": 9.0},
+    "batch_size=2.0 is a float": {"batch_size": 2.0},
+    "lr='fast' is a str": {"lr": "fast"},
+    "seed=0.5 is a float": {"seed": 0.5},
+    "data\\[1\\] has 0 axes": {"data": (torch.zeros(4, 1), torch.tensor(1.0))},
+    "batch_size=0 does not fit 4 rows": {"batch_size": 0},
+    "steps=0: the learning rate": {"steps": 0},
+    "lr=0 must be above 0": {"lr": 0},
+    "clip=0 must be above 0": {"clip": 0},
+    "weight_decay=-1 must be at least 0": {"weight_decay": -1},
+    "data has tensors of \\[\\] rows": {"data": ()},
+}
+
+
+@pytest.mark.parametrize("message, change", WRONG.items(), ids=WRONG)
+def test_wrong_arguments_are_named(message, change):
+    rows = torch.zeros(4, 1)
+    given = {"data": (rows, rows), "steps": 9, "batch_size": 1, "lr": 0.1} | change
+    with pytest.raises((TypeError, ValueError), match=message):
+        fit(nn.Linear(1, 1), squared_error, **given)
+
+
+def test_batches_are_drawn_on_the_cpu_whatever_the_default_device_is():
+    def run() -> list[float]:
+        torch.manual_seed(0)
+        model, x = nn.Linear(1, 1, device="cpu"), torch.arange(8.0, device="cpu")[:, None]
+        return fit(model, squared_error, (x, x), steps=6, batch_size=3, lr=0.1)
+
+    expected = run()
+    with torch.device("meta"):
+        assert run() == expected

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnbook.cbam import CBAM, ChannelAttention, SpatialAttention
-from attnbook.datasets import mnist
+from attnbook.datasets import mnist, on_cpu
 from attnbook.studies import main
 from attnbook.training import fit
 
@@ -22,6 +22,7 @@ SIDE = 28  # of the canvas
 INK = 0.3  # a pixel at least this bright is ink
 
 
+@on_cpu
 def cluttered(
     count: int, *, training: bool, seed: int
 ) -> tuple[Float[Tensor, "count 1 28 28"], Int[Tensor, " count"], Float[Tensor, "count 1 28 28"]]:
@@ -65,8 +66,9 @@ def paste(
     place: Int[Tensor, "2 n"],
 ) -> None:
     """Lay a piece on each canvas, its corner at (y, x) = place, where it is the brighter one."""
-    row = torch.arange(len(canvas))[:, None, None]
-    y, x = (rearrange(start, "n -> n 1") + torch.arange(pieces.shape[-1]) for start in place)
+    row = torch.arange(len(canvas), device=canvas.device)[:, None, None]
+    size = torch.arange(pieces.shape[-1], device=canvas.device)
+    y, x = (rearrange(start, "n -> n 1") + size for start in place)
     at = row, y[:, :, None], x[:, None, :]
     canvas[at] = torch.maximum(canvas[at], pieces)
 
@@ -136,6 +138,7 @@ GATES: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+@on_cpu
 def train(gate: Callable[[int], nn.Module], *, seed: int, pictures: int) -> ClutterNetwork:
     """Return a network with the gate, trained on pictures drawn with the seed, each seen once."""
     torch.manual_seed(seed)
@@ -231,6 +234,7 @@ def accuracy_with(
     return right
 
 
+@on_cpu
 def run(*, seeds: int, pictures: int, tested: int) -> dict[str, Any]:
     """Train each network once a seed; measure its answers, and where masks and activations lie."""
     right: dict[str, list[float]] = {name: [] for name in GATES}

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnbook.attention import AdditiveScore, attend
-from attnbook.datasets import Characters, DatePair, date_pairs
+from attnbook.datasets import Characters, DatePair, date_pairs, on_cpu
 from attnbook.studies import main
 from attnbook.training import fit
 
@@ -123,6 +123,7 @@ def alignment(
     }
 
 
+@on_cpu
 def run(*, seeds: int, steps: int, held_out: int) -> dict[str, Any]:
     """Train one translator a seed on 4,000 dates; measure it on dates that it has not seen."""
     pairs = date_pairs(4000 + held_out)

@@ -7,7 +7,6 @@ the same seeds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from einops import rearrange, reduce
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from attnbook.squeeze_excitation import SqueezeExcitation
 from attnbook.studies import main
-from attnbook.studies.cue_strip import accuracy, train
+from attnbook.studies.cue_strip import FULL, QUICK, by_gate
 
 
 class Excitation(SqueezeExcitation):
@@ -73,16 +72,9 @@ VARIANTS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def run(*, seeds: int, pairs: int, epochs: int) -> dict[str, list[float]]:
-    """Return the accuracy of each variant, one number per seed; a seed draws pairs and weights."""
-    results: dict[str, list[float]] = {}
-    for name, gate in VARIANTS.items():
-        models = [train(gate, seed=seed, pairs=pairs, epochs=epochs) for seed in range(seeds)]
-        results[name] = [round(accuracy(m, seed=seed), 4) for seed, m in enumerate(models)]
-    return results
+    """Train the network with each variant."""
+    return by_gate(VARIANTS, seeds=seeds, pairs=pairs, epochs=epochs)
 
-
-FULL: dict[str, Any] = {"seeds": 10, "pairs": 3000, "epochs": 12}
-QUICK: dict[str, Any] = {"seeds": 1, "pairs": 64, "epochs": 6}
 
 if __name__ == "__main__":
     main(run, full=FULL, quick=QUICK)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnbook.datasets import on_cpu
 from attnbook.studies import main
 from attnbook.transformer import Encoder, SentenceEncoder
 
@@ -68,6 +69,7 @@ def example(published: SentenceEncoder) -> dict[str, Any]:
     }
 
 
+@on_cpu
 def run(*, count: int) -> dict[str, Any]:
     """Count, sentence by sentence, with the published weights and with random ones."""
     published = SentenceEncoder()

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnbook.attention import causal_mask
+from attnbook.datasets import on_cpu
 from attnbook.positional_encoding import LearnedEncoding
 from attnbook.studies import main
 from attnbook.studies.own_position import PatchReader, accuracy, cross_entropy, split
@@ -43,6 +44,7 @@ def nats(model: nn.Module, text: Int[Tensor, "b n"]) -> Tensor:
     return F.cross_entropy(logits, rearrange(text[:, 1:], "b n -> (b n)"))
 
 
+@on_cpu
 def manual() -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"], int]:
     """Return Python's manual of itself in windows of characters: nine tenths, the rest, alphabet.
 
@@ -57,6 +59,7 @@ def manual() -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"], int]:
     return windows[:cut], windows[cut:], len(alphabet)
 
 
+@on_cpu
 def run(
     *, seeds: int, heads: list[int], digit_steps: list[int], text_steps: list[int]
 ) -> dict[str, Any]:

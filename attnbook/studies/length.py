@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attnbook.datasets import on_cpu
 from attnbook.self_attention import SelfAttention
 from attnbook.studies import main
 
@@ -78,6 +79,7 @@ NETWORKS = {
 }
 
 
+@on_cpu
 def sequences(
     count: int, length: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, "count length"], Int[Tensor, " count"]]:
@@ -91,6 +93,7 @@ def sequences(
     return torch.where(rearrange(repeats, "b -> b 1"), again, tokens), repeats.long()
 
 
+@on_cpu
 def train(name: str, *, steps: int, seed: int, device: torch.device | str = "cpu") -> nn.Module:
     """Return a network trained on sequences of 4 to 16 symbols, each batch of one length."""
     torch.manual_seed(seed)

@@ -15,6 +15,7 @@ from einops import einsum, rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attnbook.datasets import on_cpu
 from attnbook.eca import EfficientChannelAttention
 from attnbook.studies import main
 from attnbook.studies.cue_strip import GatedNetwork, accuracy, train
@@ -77,6 +78,7 @@ class OrderedECA(EfficientChannelAttention):
         return super().gate(x[:, self.order])[:, self.order.argsort()]
 
 
+@on_cpu
 def gates(seed: int) -> dict[str, Callable[[int], nn.Module]]:
     """Return what makes each gate from a number of channels; the seed draws the shuffled order."""
     generator = torch.Generator().manual_seed(seed)
@@ -102,10 +104,11 @@ def shuffled(model: GatedNetwork, places: list[int], *, orders: int, seed: int) 
     for _ in range(orders):
         for place in places:
             count = len(layers[place].order)
-            layers[place].order = torch.randperm(count, generator=generator)
+            order = torch.randperm(count, generator=generator, device="cpu")
+            layers[place].order = order.to(layers[place].order.device)
         found.append(round(accuracy(model, seed=seed), 4))
     for layer in layers:
-        layer.order = torch.arange(len(layer.order))
+        layer.order = torch.arange(len(layer.order), device=layer.order.device)
     return found
 
 

@@ -10,7 +10,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnbook.datasets import digits
+from attnbook.datasets import digits, on_cpu
 from attnbook.positional_encoding import LearnedEncoding
 from attnbook.studies import main
 from attnbook.training import fit
@@ -44,6 +44,7 @@ def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model(images), labels)
 
 
+@on_cpu
 def split(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return digits to learn from and digits to test with, drawn with a seed."""
     images, labels = digits()
@@ -70,6 +71,7 @@ def tie(model: PatchReader) -> None:
     model.layer.attention.k_proj = model.layer.attention.q_proj
 
 
+@on_cpu
 def of_random_tokens(
     num_heads: int, *, tied: bool, seed: int, length: int = 32, dim: int = 64
 ) -> Float[Tensor, ""]:
@@ -88,6 +90,7 @@ def of_random_tokens(
     return weights.diagonal(dim1=-2, dim2=-1).mean()
 
 
+@on_cpu
 def run(*, seeds: int, steps: int) -> dict[str, Any]:
     """Train with one head and with eight, queries and keys projected apart or by one matrix."""
     results: dict[str, Any] = {}

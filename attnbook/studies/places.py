@@ -10,6 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attnbook.datasets import on_cpu
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.studies import main
 from attnbook.training import fit
@@ -42,7 +43,9 @@ class Reader(nn.Module):
     ) -> tuple[Float[Tensor, "b places v"], Float[Tensor, "b head 1 n"]]:
         """Return what is read at each place asked for, and each head's weights."""
         query = self.query(rearrange(asked, "b places n -> b 1 (places n)"))
-        names = repeat(torch.eye(values.shape[1]).to(values), "n m -> b n m", b=len(values))
+        names = repeat(
+            torch.eye(values.shape[1], device=values.device), "n m -> b n m", b=len(values)
+        )
         output, weights = self.attention.attend(query, names, values)
         return rearrange(
             self.readout(output), "b 1 (places v) -> b places v", v=values.shape[-1]
@@ -55,6 +58,7 @@ class Reader(nn.Module):
         return self.attend(asked, values)[0]
 
 
+@on_cpu
 def questions(
     count: int, generator: torch.Generator, *, places: int, length: int, values: int, one_hot: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,6 +81,7 @@ def squared_error(model: nn.Module, asked: Tensor, values: Tensor, answers: Tens
     return F.mse_loss(model(asked, values), answers)
 
 
+@on_cpu
 def train(
     num_heads: int,
     *,

@@ -10,6 +10,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attnbook.datasets import on_cpu
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.positional_encoding import (
     FloaterEncoding,
@@ -97,6 +98,7 @@ class Reader(nn.Module):
         return self.logits(x)
 
 
+@on_cpu
 def sequences(
     task: str, count: int, length: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, "count length"], Int[Tensor, "count length"]]:
@@ -123,6 +125,7 @@ def loss(model: nn.Module, tokens: Tensor, answer: Tensor) -> Tensor:
     return F.cross_entropy(logits, rearrange(answer, "b n -> (b n)"), ignore_index=IGNORED)
 
 
+@on_cpu
 def trained(
     task: str,
     encoding: str,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnbook.datasets import on_cpu
 from attnbook.studies import main, warps
 
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
@@ -19,6 +20,7 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
 BINS = [(0, 30), (30, 60), (60, 90), (90, 120), (120, 150), (150, 180)]  # degrees, either way
 
 
+@on_cpu
 def error_by_angle(model: nn.Module) -> list[float]:
     """Return the error on held-out digits for each range of angles; three were trained on."""
     _, (digits, labels) = warps.split()

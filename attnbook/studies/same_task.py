@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnbook.cbam import CBAM
+from attnbook.datasets import on_cpu
 from attnbook.eca import EfficientChannelAttention
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.resnet import BasicBlock
 from attnbook.spatial_transformer import SpatialTransformer, init_identity
 from attnbook.squeeze_excitation import SqueezeExcitation
-from attnbook.studies import main
-from attnbook.studies.cue_strip import difference
+from attnbook.studies import difference, main
 from attnbook.studies.warps import Task, draw, poses, split
 from attnbook.training import fit
 
@@ -92,6 +92,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 }
 
 
+@on_cpu
 def train(
     network: Callable[[], Network],
     data: tuple[Tensor, Tensor],
@@ -99,15 +100,20 @@ def train(
     seed: int,
     steps: int,
     lr: float = 0.02,
+    device: torch.device | str = "cpu",
 ) -> Network:
-    """Return the network trained on (digits, labels); every batch of 64 draws new poses."""
+    """Return the network trained on (digits, labels); every batch of 64 draws new poses.
+
+    The seed draws weights, the order of the digits, and poses, all on the CPU.
+    """
     torch.manual_seed(seed)
-    model, generator = network(), torch.Generator().manual_seed(seed)
+    model, generator = network().to(device), torch.Generator().manual_seed(seed)
 
     def loss(model: nn.Module, digits: Tensor, labels: Tensor) -> Tensor:
-        x = draw(digits, poses(SMALL, len(digits), generator), SMALL.size)
-        return F.cross_entropy(model(x), labels)
+        pose = poses(SMALL, len(digits), generator).to(digits.device)
+        return F.cross_entropy(model(draw(digits, pose, SMALL.size)), labels)
 
+    data = data[0].to(device), data[1].to(device)
     fit(model, loss, data, steps=steps, batch_size=64, lr=lr, seed=seed)
     return model
 
@@ -117,7 +123,7 @@ def right(model: Network, data: tuple[Tensor, Tensor]) -> float:
     """Return the share of digits that are named, each in one pose, always the same."""
     digits, labels = data
     pose = poses(SMALL, len(digits), torch.Generator().manual_seed(1000))
-    images = draw(digits, pose, SMALL.size)
+    images = draw(digits, pose.to(digits.device), SMALL.size)
     return (model(images).argmax(-1) == labels).float().mean().item()
 
 

@@ -18,6 +18,7 @@ from attnbook.attention import (
     attend,
     dot_product_score,
 )
+from attnbook.datasets import on_cpu
 from attnbook.studies import main
 
 KEYS, VALUES, PAIRS = 64, 16, 16
@@ -50,6 +51,7 @@ class Lookup(nn.Module):
         return self.logits(context[:, 0])
 
 
+@on_cpu
 def lookups(
     count: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, "count 1"], Int[Tensor, "count j"], Int[Tensor, "count j"], Tensor]:
@@ -68,6 +70,7 @@ SCORES = {
 }
 
 
+@on_cpu
 def learning_curve(
     name: str,
     dim: int,

@@ -12,7 +12,7 @@ from einops.layers.torch import Rearrange, Reduce
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attnbook.datasets import mnist
+from attnbook.datasets import mnist, on_cpu
 from attnbook.self_attention import SelfAttention
 from attnbook.studies import main
 from attnbook.training import fit
@@ -94,6 +94,7 @@ def shifted(images: Float[Tensor, "b y x"], shifts: Int[Tensor, "2 b"]) -> Float
     return padded[image, rearrange(rows, "b y -> b y 1"), rearrange(columns, "b x -> b 1 x")]
 
 
+@on_cpu
 def random_shifts(count: int) -> Int[Tensor, "2 count"]:
     """Draw a shift for each of `count` images."""
     return torch.randint(-SHIFT, SHIFT + 1, (2, count))
@@ -112,6 +113,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return (model(images).argmax(-1) == labels).float().mean().item()
 
 
+@on_cpu
 def parts() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return (images, labels) of the training pool and of the test set, in one fixed order."""
     images, labels = mnist()
@@ -120,12 +122,21 @@ def parts() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return (images[TEST:], labels[TEST:]), (images[:TEST], labels[:TEST])
 
 
+@on_cpu
 def train(
-    name: str, data: tuple[Tensor, Tensor], *, steps: int, lr: float, shift: bool, seed: int
+    name: str,
+    data: tuple[Tensor, Tensor],
+    *,
+    steps: int,
+    lr: float,
+    shift: bool,
+    seed: int,
+    device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Return a network trained on all of `data`."""
+    """Return a network trained on all of `data`; the seed draws on the CPU."""
     torch.manual_seed(seed)
-    model = NETWORKS[name]()
+    model = NETWORKS[name]().to(device)
+    data = data[0].to(device), data[1].to(device)
     batch = min(64, len(data[0]))
     fit(model, partial(loss, shift=shift), data, steps=steps, batch_size=batch, lr=lr, seed=seed)
     return model
@@ -146,6 +157,7 @@ def best_rate(
     return found
 
 
+@on_cpu
 def curves(
     *, shift: bool, seeds: int, plan: list[list[int]], rates: list[float], tuning: int
 ) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from skimage.color import rgb2gray
 from skimage.util import img_as_float
 from torch import Tensor, nn
 
+from attnbook.datasets import on_cpu
 from attnbook.squeeze_excitation import SqueezeExcitation
 from attnbook.studies import main
 from attnbook.studies.cue_strip import GATES
@@ -26,6 +27,7 @@ PHOTOS = (
 SIZE, BLOCK = 24, 48  # pixels: side of a patch, and of the squares that patches are cut from
 
 
+@on_cpu
 def patches(
     count: int, *, training: bool, seed: int = 0
 ) -> tuple[Float[Tensor, "count 1 24 24"], Int[Tensor, " count"]]:
@@ -97,6 +99,7 @@ class ResidualNetwork(nn.Module):
         return self.logits(reduce(self.layers(x), "b c h w -> b c", "mean"))
 
 
+@on_cpu
 def train(
     gate: Callable[[int], nn.Module], data: tuple[Tensor, Tensor], *, epochs: int, seed: int
 ) -> ResidualNetwork:
@@ -190,6 +193,7 @@ def by_class(values: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> tuple[f
     return round(centers.std(0).mean().item(), 4), round(share.item(), 4)
 
 
+@on_cpu
 def run(*, gates: list[str], seeds: int, count: int, testing: int, epochs: int) -> dict[str, Any]:
     """Train each network on the same patches with each seed; then look at the gates of SE."""
     results: dict[str, Any] = {"right": {name: [] for name in gates}, "replaced": {}, "classes": {}}

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnbook.costs import parameters
-from attnbook.datasets import mnist
+from attnbook.datasets import mnist, on_cpu
 from attnbook.spatial_transformer import SpatialTransformer, affine_grid, init_identity
 from attnbook.studies import main
 from attnbook.training import fit
@@ -38,6 +38,7 @@ RTS = Task(size=42, turn=45.0, scale=(0.7, 1.2), shift=1 / 3)
 R = Task(size=28, turn=90.0, scale=(1.0, 1.0), shift=0.0)
 
 
+@on_cpu
 def poses(
     task: Task, count: int, generator: torch.Generator, degrees: Float[Tensor, " b"] | None = None
 ) -> Float[Tensor, "b 2 3"]:
@@ -66,6 +67,7 @@ def draw(
 
 
 @cache
+@on_cpu
 def split() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return 4,000 digits with labels to learn from and 1,000 to test with, always the same."""
     digits, labels = mnist()
@@ -138,19 +140,28 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
 }
 
 
-def train(network: Callable[[], nn.Sequential], task: Task, *, seed: int, steps: int) -> nn.Module:
+@on_cpu
+def train(
+    network: Callable[[], nn.Sequential],
+    task: Task,
+    *,
+    seed: int,
+    steps: int,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
     """Return the network trained on the task; every batch of 100 digits draws new poses.
 
-    40 steps see every digit once. The seed draws weights, the order of the digits, and poses.
+    40 steps see every digit once. The seed draws weights, the order of the digits, and poses, all
+    on the CPU.
     """
     torch.manual_seed(seed)
-    model, generator = network(), torch.Generator().manual_seed(seed)
+    model, generator = network().to(device), torch.Generator().manual_seed(seed)
 
     def loss(model: nn.Module, digits: Tensor, labels: Tensor) -> Tensor:
-        x = draw(digits, poses(task, len(digits), generator), task.size)
-        return F.cross_entropy(model(x), labels)
+        pose = poses(task, len(digits), generator).to(digits.device)
+        return F.cross_entropy(model(draw(digits, pose, task.size)), labels)
 
-    training, _ = split()
+    training = tuple(tensor.to(device) for tensor in split()[0])
     fit(model, loss, training, steps=steps, batch_size=100, lr=5e-3, clip=5.0, seed=seed)
     return model
 
@@ -214,12 +225,14 @@ def habits(
     }
 
 
+@on_cpu
 def unwarped(task: Task) -> SpatialTransformer:
     """Return a spatial transformer that leaves every image as it is."""
     last = init_identity(nn.Linear(task.size**2, 6))
     return SpatialTransformer(nn.Sequential(nn.Flatten(), last))
 
 
+@on_cpu
 def compare(
     networks: dict[str, Callable[[], nn.Sequential]], task: Task, *, seeds: int, steps: int
 ) -> tuple[dict[str, Any], dict[str, list[nn.Module]]]:
