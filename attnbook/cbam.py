@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
+from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
@@ -79,8 +80,9 @@ class ChannelAttention(SqueezeExcitation):
         """
         check_image(x, self.channels)
         average = mean(x, (2, 3))
-        maximum = x.amax((2, 3), keepdim=True).to(average.dtype)
-        return torch.sigmoid(self.mlp(average) + self.mlp(maximum)).to(x.dtype)
+        maximum = reduce(x, "b c h w -> b c", "max").to(average.dtype)
+        excited = torch.sigmoid(self.mlp(average) + self.mlp(maximum))
+        return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
 
 
 class SpatialAttention(Module):
@@ -137,8 +139,8 @@ class SpatialAttention(Module):
         """
         check_image(x)
         average = mean(x, (1,)).to(x.dtype)
-        maximum = x.amax(1, keepdim=True)
-        logits = self.conv(torch.cat([average, maximum], dim=1))
+        maximum = reduce(x, "b c h w -> b h w", "max")
+        logits = self.conv(rearrange([average, maximum], "pool b h w -> b pool h w"))
         return torch.sigmoid(logits).to(x.dtype)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -215,5 +217,5 @@ class CBAM(Module):
 
 # To torch.fx each of these is one operation: they ask for dtypes and shapes, which a graph that is
 # being traced does not know.
-for function in ("check_image", "mean"):
+for function in ("check_image", "mean", "rearrange", "reduce"):
     fx.wrap(function)

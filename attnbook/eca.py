@@ -110,7 +110,7 @@ class EfficientChannelAttention(Module):
         """
         check_image(x)
         squeezed = mean(x, (2, 3))
-        logits = self.conv(rearrange(squeezed, "b c 1 1 -> b 1 c"))
+        logits = self.conv(rearrange(squeezed, "b c -> b 1 c"))
         return rearrange(torch.sigmoid(logits), "b 1 c -> b c 1 1").to(x.dtype)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

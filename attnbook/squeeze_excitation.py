@@ -13,6 +13,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
@@ -89,15 +90,17 @@ class SqueezeExcitation(Module):
         """
         check_image(x, self.channels)
         squeezed = mean(x, (2, 3))
-        return torch.sigmoid(self.mlp(squeezed)).to(x.dtype)
+        excited = torch.sigmoid(self.mlp(squeezed))
+        return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return x, (batch, channels, height, width), times its gate; errors as of `gate`."""
         return x * self.gate(x)
 
-    def mlp(self, pooled: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b c 1 1"]:
-        """Return W2 ReLU(W1 z + b1) + b2 for the pooled channels z, (batch, channels, 1, 1)."""
-        return self.fc2(F.relu(self.fc1(pooled)))
+    def mlp(self, pooled: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch c"]:
+        """Return W2 ReLU(W1 z + b1) + b2 for each vector z of pooled channels, (..., channels)."""
+        places = rearrange(pooled, "... c -> ... c 1 1")
+        return rearrange(self.fc2(F.relu(self.fc1(places))), "... c 1 1 -> ... c")
 
 
 class Pointwise(nn.Conv2d):
@@ -130,19 +133,19 @@ def pointwise(
 
 
 def mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Average over some axes, which stay with length 1; half types are averaged in float32.
+    """Average over some axes; half types are averaged in float32.
 
     >>> average = mean(torch.ones(2, 3, 4, 4, dtype=torch.float16), (2, 3))
     >>> average.shape, average.dtype
-    (torch.Size([2, 3, 1, 1]), torch.float32)
+    (torch.Size([2, 3]), torch.float32)
     """
     # x.mean(axes) is the same number, but its backward pass writes the gradient out for each pixel.
     # That of a sum is one number for all of them.
     count = math.prod([x.shape[axis] for axis in axes])  # a list: the compiler takes no generator
-    return x.sum(axes, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)) / count
+    return x.sum(axes, dtype=torch.promote_types(x.dtype, torch.float32)) / count
 
 
 # To torch.fx each of these is one operation: they ask for dtypes, shapes and devices, which a graph
 # that is being traced does not know.
-for function in ("check_image", "mean", "pointwise"):
+for function in ("check_image", "mean", "pointwise", "rearrange"):
     fx.wrap(function)
