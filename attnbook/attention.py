@@ -274,7 +274,7 @@ def attend(
             f"there are {key.shape[-2]} keys but {value.shape[-2]} values: each key needs one value"
         )
     if not callable(score):
-        raise TypeError(f"score={score!r} is a {type(score).__name__}, but must be a function")
+        raise TypeError(f"score={score!r} has type {type(score).__name__}, but must be a function")
     check_number("dropout_p", dropout_p, least=0, most=1, why="it is a probability")
     batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
     shape = (*batch, query.shape[-2], key.shape[-2])

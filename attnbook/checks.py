@@ -18,15 +18,15 @@ def check_size(name: str, size: int, *, least: int | float = 1) -> None:
 
     >>> check_size("kernel_size", 3.0)
     Traceback (most recent call last):
-    TypeError: kernel_size=3.0 is a float, but must be a whole number (int)
+    TypeError: kernel_size=3.0 has type float, but must be a whole number (int)
     """
     # Sizes of a graph in the making come first: __index__ would pin them to the number at hand.
     if not isinstance(size, (int, torch.SymInt)) and not hasattr(size, "__index__"):
         raise TypeError(
-            f"{name}={size!r} is a {type(size).__name__}, but must be a whole number (int)"
+            f"{name}={size!r} has type {type(size).__name__}, but must be a whole number (int)"
         )
     if isinstance(size, bool):
-        raise TypeError(f"{name}={size} is a bool, but must be a whole number (int)")
+        raise TypeError(f"{name}={size} has type bool, but must be a whole number (int)")
     if size < least:
         raise ValueError(f"{name}={size} must be at least {least}")
 
@@ -49,7 +49,7 @@ def check_number(
     ValueError: base=0.0 must be above 0: its powers are the wavelengths
     """
     if isinstance(number, bool) or not hasattr(type(number), "__float__"):
-        raise TypeError(f"{name}={number!r} is a {type(number).__name__}, but must be a number")
+        raise TypeError(f"{name}={number!r} has type {type(number).__name__}, but must be a number")
     reason = f": {why}" if why else ""
     if above > -math.inf and not number > above:
         raise ValueError(f"{name}={number} must be above {above:g}{reason}")
@@ -63,11 +63,11 @@ def check_flag(name: str, flag: bool) -> None:
 
     >>> check_flag("is_causal", "yes")
     Traceback (most recent call last):
-    TypeError: is_causal='yes' is a str, but must be True or False
+    TypeError: is_causal='yes' has type str, but must be True or False
     """
     if not isinstance(flag, bool):
         shown = "" if isinstance(flag, Tensor) else f"={flag!r}"
-        raise TypeError(f"{name}{shown} is a {type(flag).__name__}, but must be True or False")
+        raise TypeError(f"{name}{shown} has type {type(flag).__name__}, but must be True or False")
 
 
 def check_tensor(name: str, x: Tensor) -> None:
@@ -75,11 +75,11 @@ def check_tensor(name: str, x: Tensor) -> None:
 
     >>> check_tensor("lengths", [3, 5])
     Traceback (most recent call last):
-    TypeError: lengths is a list, but must be a torch.Tensor: torch.as_tensor(lengths) makes one
+    TypeError: lengths has type list, but must be a torch.Tensor: torch.as_tensor(lengths) makes one
     """
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"{name} is a {type(x).__name__}, but must be a torch.Tensor: "
+            f"{name} has type {type(x).__name__}, but must be a torch.Tensor: "
             f"torch.as_tensor({name}) makes one"
         )
 
@@ -154,8 +154,8 @@ def check_features(name: str, x: Tensor, features: int) -> None:
     """Raise ValueError unless the last axis of `x` is as long as its projection expects."""
     if x.shape[-1] != features:
         raise ValueError(
-            f"{name} has {x.shape[-1]} features, but the layer expects {features}; "
-            f"the features are its last axis, and its shape is {tuple(x.shape)}"
+            f"{name} has {x.shape[-1]} features, but the layer expects {features} "
+            f"(the last axis of {tuple(x.shape)})"
         )
 
 

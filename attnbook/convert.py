@@ -289,7 +289,7 @@ def cbam_from_official(state_dict: Mapping[str, Tensor]) -> CBAM:
     """
     if not isinstance(state_dict, Mapping):
         raise TypeError(
-            f"state_dict is a {type(state_dict).__name__}, but must be a mapping from names to "
+            f"state_dict has type {type(state_dict).__name__}, but must be a mapping from names to "
             "tensors: module.state_dict()"
         )
     # Their first networks were saved before batch normalisation counted its batches.

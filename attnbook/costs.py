@@ -27,7 +27,7 @@ def parameters(module: nn.Module) -> int:
     16
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"module is a {type(module).__name__}, but must be a torch.nn.Module")
+        raise TypeError(f"module has type {type(module).__name__}, but must be a torch.nn.Module")
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -139,5 +139,5 @@ def _storages(tree: Any) -> list[torch.UntypedStorage]:
 def _check_callable(function: Callable[..., Any]) -> None:
     if not callable(function):
         raise TypeError(
-            f"function is a {type(function).__name__}, but must be callable: a module or a function"
+            f"function has type {type(function).__name__}, but must be callable: a module or a function"
         )

@@ -126,14 +126,14 @@ def photograph(name: str = "chelsea") -> Float[Tensor, "3 height width"]:
     import skimage.data
 
     if not isinstance(name, str):
-        raise TypeError(f"name={name!r} is a {type(name).__name__}, but must be a str")
+        raise TypeError(f"name={name!r} has type {type(name).__name__}, but must be a str")
     made = getattr(skimage.data, name, None) if name in skimage.data.__all__ else None
     # Beside the pictures it names a folder, a function for downloads, and pictures made to measure.
     if not callable(made) or inspect.signature(made).parameters:
         raise ValueError(f"scikit-image has no picture {name!r}; see skimage.data")
     pixels = made()
     if not isinstance(pixels, np.ndarray):
-        raise ValueError(f"{name!r} is a {type(pixels).__name__}, not one picture")
+        raise ValueError(f"{name!r} has type {type(pixels).__name__}, not one picture")
     picture = torch.from_numpy(pixels)
     if picture.ndim != 3 or picture.shape[-1] != 3:
         raise ValueError(f"{name!r} has shape {tuple(picture.shape)}, not (height, width, 3)")

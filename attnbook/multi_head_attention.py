@@ -121,7 +121,7 @@ class MultiHeadAttention(Module):
         check_number("dropout", dropout, least=0, most=1, why="it is a probability")
         if rotary is not None and not isinstance(rotary, nn.Module):
             raise TypeError(
-                f"rotary is a {type(rotary).__name__}, but must be a torch.nn.Module, such as "
+                f"rotary has type {type(rotary).__name__}, but must be a torch.nn.Module, such as "
                 f"RotaryEncoding({embed_dim // num_heads})"
             )
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads

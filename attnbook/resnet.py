@@ -223,7 +223,7 @@ class ResNet(Module):
             )
         if attention is not None and not callable(attention):
             raise TypeError(
-                f"attention={attention!r} is a {type(attention).__name__}, but must be what makes "
+                f"attention={attention!r} has type {type(attention).__name__}, but must be what makes "
                 "a module for a number of channels, such as the class, or None"
             )
         block, depths = DEPTHS[depth]

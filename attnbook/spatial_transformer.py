@@ -172,7 +172,7 @@ class SpatialTransformer(Module):
             size = _checked_size(size)
         if not isinstance(padding_mode, str):
             raise TypeError(
-                f"padding_mode={padding_mode!r} is a {type(padding_mode).__name__}, but must be "
+                f"padding_mode={padding_mode!r} has type {type(padding_mode).__name__}, but must be "
                 f"one of {PADDING_MODES}"
             )
         if padding_mode not in PADDING_MODES:
@@ -245,7 +245,7 @@ def init_identity(layer: nn.Linear) -> nn.Linear:
     """
     if not isinstance(layer, nn.Linear):
         raise TypeError(
-            f"layer is a {type(layer).__name__}, but must be an nn.Linear: the last layer of the "
+            f"layer has type {type(layer).__name__}, but must be an nn.Linear: the last layer of the "
             "localisation network, not the network"
         )
     if layer.out_features != 6 or layer.bias is None:
@@ -272,7 +272,7 @@ def check_theta(theta: Tensor, x: Tensor) -> None:
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(size, (tuple, list)):
         raise TypeError(
-            f"size={size!r} is a {type(size).__name__}, but must be a pair: (height, width)"
+            f"size={size!r} has type {type(size).__name__}, but must be a pair: (height, width)"
         )
     if len(size) != 2:
         raise ValueError(f"size={size} has {len(size)} numbers, but needs 2: (height, width)")

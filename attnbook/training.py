@@ -53,7 +53,7 @@ def fit(
     """
     if not isinstance(data, (tuple, list)):
         raise TypeError(
-            f"data is a {type(data).__name__}, but must be a tuple of tensors: (x,) for one"
+            f"data has type {type(data).__name__}, but must be a tuple of tensors: (x,) for one"
         )
     for number, tensor in enumerate(data):
         check_tensor(f"data[{number}]", tensor)

@@ -25,7 +25,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnbook.attention import padding_mask
-from attnbook.checks import check_inputs, check_size
+from attnbook.checks import (
+    check_between,
+    check_features,
+    check_inputs,
+    check_size,
+    check_whole,
+)
 from attnbook.module import Module
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.positional_encoding import LearnedEncoding
@@ -73,6 +79,7 @@ class EncoderLayer(Module):
         super().__init__()
         for name, size in {"dim": dim, "num_heads": num_heads, "hidden_dim": hidden_dim}.items():
             check_size(name, size)
+        self.dim = dim
         self.attention = MultiHeadAttention(dim, num_heads, device=device, dtype=dtype)
         self.attention_norm = nn.LayerNorm(dim, eps=1e-12, device=device, dtype=dtype)
         self.up = nn.Linear(dim, hidden_dim, device=device, dtype=dtype)
@@ -82,13 +89,24 @@ class EncoderLayer(Module):
     def forward(
         self, x: Float[Tensor, "*#batch n d"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> Float[Tensor, "*batch n d"]:
-        """Return one vector per token, (..., n, dim). `mask` is as in MultiHeadAttention."""
+        """Return one vector per token, (..., n, dim), for x, (..., n, dim).
+
+        There is one batch axis or none; `mask` is as in MultiHeadAttention.
+
+        Raises:
+            TypeError: x is not floating-point, or the mask is not boolean.
+            ValueError: x has a wrong number of axes or features, or the mask does not fit.
+        """
+        check_inputs(x=x)
+        check_features("x", x, self.dim)
         return self._finish(x, self.attention(x, mask=mask))
 
     def attend(
         self, x: Float[Tensor, "*#batch n d"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch head n n"]]:
         """Return what `forward` returns, and each head's weights, (..., head, i, j)."""
+        check_inputs(x=x)
+        check_features("x", x, self.dim)
         context, weights = self.attention.attend(x, mask=mask)
         return self._finish(x, context), weights
 
@@ -148,6 +166,7 @@ class Encoder(Module):
         }
         for name, size in sizes.items():
             check_size(name, size)
+        self.vocabulary_size = vocabulary_size
         self.embedding = nn.Embedding(vocabulary_size, dim, device=device, dtype=dtype)
         self.positions = LearnedEncoding(max_length, dim, device=device, dtype=dtype)
         self.norm = nn.LayerNorm(dim, eps=1e-12, device=device, dtype=dtype)
@@ -159,12 +178,16 @@ class Encoder(Module):
     def forward(
         self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> Float[Tensor, "b n d"]:
-        """Return one vector per token, (b, n, dim). Padding is hidden by padding_mask(lengths, n).
+        """Return one vector per token, (b, n, dim), for the numbers of the tokens, (b, n).
+
+        Padding is hidden by padding_mask(lengths, n).
 
         Raises:
-            ValueError: more tokens than max_length.
+            TypeError: the tokens are no whole numbers, or the mask is not boolean.
+            ValueError: a token is outside the vocabulary (where its number can be read without
+                waiting), more tokens than max_length, or a mask that does not fit.
         """
-        x = self.norm(self.positions(self.embedding(tokens)))
+        x = self._embed(tokens)
         for layer in self.layers:
             x = layer(x, mask)
         return x
@@ -173,12 +196,17 @@ class Encoder(Module):
         self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b layer head n n"]]:
         """Return what `forward` returns, and the weights of every head, (b, layer, head, i, j)."""
-        x = self.norm(self.positions(self.embedding(tokens)))
+        x = self._embed(tokens)
         per_layer = []
         for layer in self.layers:
             x, weights = layer.attend(x, mask)  # pyright: ignore[reportCallIssue]
             per_layer.append(weights)
         return x, rearrange(per_layer, "layer b head i j -> b layer head i j")
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        check_whole("tokens", tokens)
+        check_between("tokens", tokens, 0, self.vocabulary_size - 1, most_is="vocabulary_size - 1")
+        return self.norm(self.positions(self.embedding(tokens)))
 
 
 def mean_pool(x: Float[Tensor, "b n d"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:

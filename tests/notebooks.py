@@ -118,7 +118,7 @@ def normalise(notebook: NotebookNode) -> None:
                 output.execution_count = count
 
 
-def check(paths: list[Path], jobs: int, threads: int, longest: int) -> int:
+def check(paths: list[Path], jobs: int, threads: int, longest: int = LONGEST_CHAPTER) -> int:
     """Run chapters again, compare every output with the stored one, and print the seconds taken.
 
     No cell and no chapter may take longer than `longest` seconds.

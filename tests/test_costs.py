@@ -129,9 +129,12 @@ def test_a_tensor_that_is_handed_through_is_older():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: multiply_adds(3), "function is a int, but must be callable"),
-        (lambda: peak_bytes(torch.ones(2)), "function is a Tensor, but must be callable"),
-        (lambda: parameters(torch.ones(2)), "module is a Tensor, but must be a torch.nn.Module"),
+        (lambda: multiply_adds(3), "function has type int, but must be callable"),
+        (lambda: peak_bytes(torch.ones(2)), "function has type Tensor, but must be callable"),
+        (
+            lambda: parameters(torch.ones(2)),
+            "module has type Tensor, but must be a torch.nn.Module",
+        ),
     ],
 )
 def test_what_cannot_be_counted_is_refused(call, message):

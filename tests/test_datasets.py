@@ -126,21 +126,21 @@ def test_data_are_the_same_whatever_the_default_device_is(make):
 
 
 WRONG = {
-    "count=2.0 is a float": lambda: cue_strip(2.0, training=True),
-    "training=1 is a int": lambda: cue_strip(2, training=1),
+    "count=2.0 has type float": lambda: cue_strip(2.0, training=True),
+    "training=1 has type int": lambda: cue_strip(2, training=1),
     "seed=-1 must be at least 0": lambda: cue_strip(2, training=True, seed=-1),
     "no picture 'data_dir'": lambda: photograph("data_dir"),
     "no picture 'download_all'": lambda: photograph("download_all"),
     "no picture 'binary_blobs'": lambda: photograph("binary_blobs"),
-    "'lbp_frontal_face_cascade_filename' is a str": lambda: photograph(
+    "'lbp_frontal_face_cascade_filename' has type str": lambda: photograph(
         "lbp_frontal_face_cascade_filename"
     ),
-    "name=3 is a int": lambda: photograph(3),
+    "name=3 has type int": lambda: photograph(3),
     "count=-1 must be at least 0": lambda: date_pairs(-1),
-    "count=1.5 is a float": lambda: date_pairs(1.5),
+    "count=1.5 has type float": lambda: date_pairs(1.5),
     "texts='abc' must be a list of strings": lambda: Characters("abc"),
     r"texts=\[1\] must be a list of strings": lambda: Characters(["a"]).encode([1]),
-    "numbers is a list": lambda: Characters(["a"]).decode([[1, 2]]),
+    "numbers has type list": lambda: Characters(["a"]).decode([[1, 2]]),
     "numbers has dtype torch.float32": lambda: Characters(["a"]).decode(torch.ones(1, 2)),
     "numbers has 1 axes, but needs 2": lambda: Characters(["a"]).decode(torch.tensor([1, 2])),
     "numbers run from 3 to 4, but must lie between 0 and 3": lambda: Characters(["a"]).decode(

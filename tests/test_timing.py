@@ -29,7 +29,7 @@ def test_one_round_has_no_spread():
 WRONG = {
     "functions must be a dictionary": lambda: paired_times([len]),
     "functions must be a dictionary of": lambda: paired_times({"a": 3}),
-    "rounds=2.5 is a float": lambda: paired_times({}, rounds=2.5),
+    "rounds=2.5 has type float": lambda: paired_times({}, rounds=2.5),
     "seconds=0 must be above 0": lambda: paired_times({}, seconds=0),
     "there are no times of 'b', but of ": lambda: ratio({"a": [1.0, 2.0]}, "a", to="b"),
     "'a' has 2 readings and 'b' has 1": lambda: ratio({"a": [1.0, 2.0], "b": [1.0]}, "a", to="b"),

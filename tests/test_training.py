@@ -87,12 +87,12 @@ def test_bad_input():
 
 
 WRONG = {
-    "data is a Tensor, but must be a tuple of tensors": {"data": torch.zeros(4, 1)},
-    "data\\[0\\] is a list, but must be a torch.Tensor": {"data": ([1.0], [2.0])},
-    "steps=9.0 is a float": {"steps": 9.0},
-    "batch_size=2.0 is a float": {"batch_size": 2.0},
-    "lr='fast' is a str": {"lr": "fast"},
-    "seed=0.5 is a float": {"seed": 0.5},
+    "data has type Tensor, but must be a tuple of tensors": {"data": torch.zeros(4, 1)},
+    "data\\[0\\] has type list, but must be a torch.Tensor": {"data": ([1.0], [2.0])},
+    "steps=9.0 has type float": {"steps": 9.0},
+    "batch_size=2.0 has type float": {"batch_size": 2.0},
+    "lr='fast' has type str": {"lr": "fast"},
+    "seed=0.5 has type float": {"seed": 0.5},
     "data\\[1\\] has 0 axes": {"data": (torch.zeros(4, 1), torch.tensor(1.0))},
     "batch_size=0 does not fit 4 rows": {"batch_size": 0},
     "steps=0: the learning rate": {"steps": 0},
