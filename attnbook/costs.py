@@ -139,5 +139,6 @@ def _storages(tree: Any) -> list[torch.UntypedStorage]:
 def _check_callable(function: Callable[..., Any]) -> None:
     if not callable(function):
         raise TypeError(
-            f"function has type {type(function).__name__}, but must be callable: a module or a function"
+            f"function has type {type(function).__name__}, but must be callable: "
+            "a module or a function"
         )

@@ -223,8 +223,8 @@ class ResNet(Module):
             )
         if attention is not None and not callable(attention):
             raise TypeError(
-                f"attention={attention!r} has type {type(attention).__name__}, but must be what makes "
-                "a module for a number of channels, such as the class, or None"
+                f"attention={attention!r} has type {type(attention).__name__}, but must be what "
+                "makes a module for a number of channels, such as the class, or None"
             )
         block, depths = DEPTHS[depth]
         if stride_in_1x1 and block is BasicBlock:

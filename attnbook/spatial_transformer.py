@@ -172,8 +172,8 @@ class SpatialTransformer(Module):
             size = _checked_size(size)
         if not isinstance(padding_mode, str):
             raise TypeError(
-                f"padding_mode={padding_mode!r} has type {type(padding_mode).__name__}, but must be "
-                f"one of {PADDING_MODES}"
+                f"padding_mode={padding_mode!r} has type {type(padding_mode).__name__}, but must "
+                f"be one of {PADDING_MODES}"
             )
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"padding_mode={padding_mode!r} must be one of {PADDING_MODES}")
@@ -245,8 +245,8 @@ def init_identity(layer: nn.Linear) -> nn.Linear:
     """
     if not isinstance(layer, nn.Linear):
         raise TypeError(
-            f"layer has type {type(layer).__name__}, but must be an nn.Linear: the last layer of the "
-            "localisation network, not the network"
+            f"layer has type {type(layer).__name__}, but must be an nn.Linear: the last layer of "
+            "the localisation network, not the network"
         )
     if layer.out_features != 6 or layer.bias is None:
         raise ValueError(

