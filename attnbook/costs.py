@@ -73,12 +73,14 @@ def multiply_adds(function: Callable[..., Any], *inputs: Any) -> int:
 
 
 class _OnMeta(TorchDispatchMode):
-    """Takes every tensor that an operation is given to the meta device first."""
+    """Takes every tensor that an operation is given to the meta device first, and leaves it there."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         args, kwargs = tree_map_only(Tensor, lambda x: x.to("meta"), (args, kwargs or {}))
+        if kwargs.get("device") is not None:
+            kwargs["device"] = torch.device("meta")
         return func(*args, **kwargs)
 
 

@@ -94,6 +94,8 @@ def test_multiply_adds_of_a_closure_over_everything(device):
     before = module[1].running_mean.clone()
     assert multiply_adds(lambda: module(image).sum() * x.to(device)) == 2 * 4 * 4 * 4 * 27
     assert torch.equal(module[1].running_mean, before)
+    # What moves its inputs moves them nowhere.
+    assert multiply_adds(lambda x: module(x.to("cpu").to(device)), image) == 2 * 4 * 4 * 4 * 27
     query = torch.randn(1, 2, 7, 16, device=device)
     fused = multiply_adds(lambda: F.scaled_dot_product_attention(query, query, query))
     assert fused == 2 * 7 * 7 * 32
