@@ -73,7 +73,7 @@ def multiply_adds(function: Callable[..., Any], *inputs: Any) -> int:
 
 
 class _OnMeta(TorchDispatchMode):
-    """Takes every tensor that an operation is given to the meta device first, and leaves it there."""
+    """Takes every tensor that an operation is given to the meta device, and leaves it there."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
