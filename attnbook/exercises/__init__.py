@@ -103,7 +103,7 @@ class Checker:
                 else:
                     complaint = _complaint(returned, case)
             if complaint and before and any(isinstance(x, Tensor) for x in case.inputs):
-                complaint += f" (So it is in {{call}}; {before} other inputs went well.)"
+                complaint += " (So it is in {call}; with other inputs it went well.)"
             if complaint:
                 return Verdict(False, "Not yet. " + complaint.replace("{call}", call))
         return Verdict(True, "Correct.")

@@ -93,8 +93,11 @@ WRONG: dict[Checker, list[tuple[Answer, str]]] = {
         (lambda q, k, v, t: (q @ k.T / 3 / t).softmax(0) @ v, "over the keys"),
         (lambda q, k, v, t: (q @ k.T / 3 / t).softmax(-1), "shape"),
         (lambda q, k, v, t: (q @ k.T / 3 / t) @ v, "weighted average"),
-        (lambda q, k, v, t: (q @ k.T / 3 / t).softmax(-1) @ v, "1 other inputs went well"),
-        (lambda q, k, v, t: sdpa(q, k, v, q.shape[1] ** -0.5 / 0.4), "1 other inputs went well"),
+        (lambda q, k, v, t: (q @ k.T / 3 / t).softmax(-1) @ v, "with other inputs it went well"),
+        (
+            lambda q, k, v, t: sdpa(q, k, v, q.shape[1] ** -0.5 / 0.4),
+            "with other inputs it went well",
+        ),
         (lambda q, k, v, t: sdpa(q, k, v, k.shape[0] ** -0.5 / t), "weighted average"),
     ],
     attention.check_additive_scores: [

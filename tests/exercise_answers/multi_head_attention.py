@@ -89,7 +89,7 @@ WRONG: dict[Checker, list[tuple[Answer, str]]] = {
         (lambda x, h: rearrange(x, "b n (h d) -> b n h d", h=h), "shape"),
         (lambda x, h: rearrange(x, "b n (h d) -> b h n d", h=h).flip(1), "order"),
         (lambda x, h: x.tolist(), "not a tensor"),
-        (lambda x, h: rearrange(x, "b n (h d) -> b h n d", h=4), "1 other inputs went well"),
+        (lambda x, h: rearrange(x, "b n (h d) -> b h n d", h=4), "with other inputs it went well"),
         (lambda x, h: x.reshape(2, 3, h, -1).transpose(1, 2), "raised RuntimeError"),
     ],
     multi_head_attention.check_multi_head: [
@@ -104,7 +104,7 @@ WRONG: dict[Checker, list[tuple[Answer, str]]] = {
         (lambda *a: by_einops(*a, split="n (d h) -> h n d"), "not [head_1"),
         (lambda *a: by_einops(*a).T, "shape"),
         (lambda *a: by_einops(*a[:-1], 3), "raised|1 other inputs"),
-        (lambda *a: by_einops(*a, scale=0.5), "1 other inputs went well"),
+        (lambda *a: by_einops(*a, scale=0.5), "with other inputs it went well"),
     ],
     multi_head_attention.check_share_keys: [
         (lambda k, h: repeat(k, "kv n d -> (group kv) n d", group=h // len(k)), "neighbours"),
@@ -112,7 +112,7 @@ WRONG: dict[Checker, list[tuple[Answer, str]]] = {
         (lambda k, h: k, "shape"),
         (lambda k, h: k.repeat_interleave(h // len(k), dim=0).flip(0), "unchanged copy"),
         (lambda k, h: repeat(k.mean(0), "n d -> h n d", h=h), "unchanged copy"),
-        (lambda k, h: k.repeat_interleave(3, dim=0), "1 other inputs went well"),
+        (lambda k, h: k.repeat_interleave(3, dim=0), "with other inputs it went well"),
     ],
     multi_head_attention.check_count: [
         (lambda m, h, kv: 2 * m * m + 2 * m * kv * (m // h), "biases"),

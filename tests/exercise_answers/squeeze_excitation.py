@@ -94,7 +94,7 @@ WRONG: dict[Checker, list[tuple[Answer, str]]] = {
         ),
         (
             lambda x, w1, w2: x * four(((x.sum((2, 3)) / 36 @ w1.T).relu() @ w2.T).sigmoid()),
-            "1 other inputs went well",
+            "with other inputs it went well",
         ),
         (lambda x, w1, w2: logits(x, w1, w2).sigmoid(), "shape"),
     ],
