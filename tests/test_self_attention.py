@@ -342,6 +342,7 @@ def test_bad_input(path, is_causal, x, mask, error, message):
 
 class TestSettings(SequenceContract, SequenceCompilerContract):
     axes = ({0: DIM, 1: DIM}, {0: DIM, 2: DIM})
+    looked_at = (0,)
 
     def make(self, **kwargs):
         return SelfAttention(4, head_dim=8, is_causal=True, **kwargs)

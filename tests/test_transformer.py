@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
 from torch import nn
 from torch.testing import assert_close
 
@@ -320,3 +321,40 @@ def test_sentences_are_plain_and_always_the_same():
     found = heads.sentences(20)
     assert len(set(found)) == 20 and found == heads.sentences(20)
     assert all(8 <= len(sentence.split()) <= 30 and sentence.endswith(".") for sentence in found)
+
+
+# Every setting
+
+
+class TestEncoderLayerSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 2: DIM})
+    looked_at = (0,)
+    autocast_is_half = False  # as nn.LayerNorm, which comes last
+    half_tolerance = 32.0
+
+    def make(self, **kwargs):
+        return EncoderLayer(8, 2, 12, **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        x, mask = torch.randn(batch, length, 8), torch.rand(batch, 1, length) > 0.4
+        mask[:1], mask[1:, :, :3] = False, True  # a sequence that may see nothing, and others
+        return x.to(device, dtype), mask.to(device)
+
+    def ask(self, module):
+        return {"forward": module, "attend": lambda *inputs: module.attend(*inputs)[0]}
+
+
+class TestEncoderSettings(TestEncoderLayerSettings):
+    looked_at = ()
+
+    def make(self, **kwargs):
+        return Encoder(20, 8, 2, 2, 12, max_length=9, **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        tokens, mask = torch.randint(20, (batch, length)), torch.rand(batch, 1, length) > 0.4
+        mask[:1], mask[1:, :, :3] = False, True
+        return tokens.to(device), mask.to(device)
+
+    @pytest.mark.skip("tokens have no derivatives")
+    def test_every_derivative_has_a_way(self, device, way):
+        pass
