@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.testing import assert_close
@@ -26,6 +28,7 @@ from attnbook import (
     AdditiveScore,
     CosineScore,
     CrossAttention,
+    SelfAttention,
     attend,
     causal_mask,
     cosine_score,
@@ -33,6 +36,7 @@ from attnbook import (
     masked_softmax,
     padding_mask,
 )
+from attnbook.costs import peak_bytes
 
 HALF = [torch.float16, torch.bfloat16]
 FLOATS = [torch.float64, torch.float32, *HALF]
@@ -650,6 +654,7 @@ VALUE_ERRORS = {
     "to the scores' shape (5, 2, 3)": lambda t: cross(t, x=(5, 2, 4), mask=t(2, 4) > 0),
     "lengths run from -1 to -1, but must lie": lambda t: padding_mask(-t(2).int(), 3),
     "between 0 and keys=3": lambda t: padding_mask(4 * t(2).int(), 3),
+    "lengths has shape (2, 1), but needs one axis": lambda t: padding_mask(t(2, 1).int(), 3),
     "lengths run from 4 to 4": lambda t: padding_mask(4 * t(1).int(), 3),
 }
 TYPE_ERRORS = {
@@ -671,6 +676,7 @@ TYPE_ERRORS = {
     "context has dtype torch.float16 but x has torch.float32": lambda t: CrossAttention(4).attend(
         t(2, 4), t(3, 4).half()
     ),
+    "lengths is a list, but must be a torch.Tensor": lambda t: padding_mask([1, 2], 3),
     "lengths has dtype torch.float32, not": lambda t: padding_mask(t(2), 3),
     "lengths has dtype torch.bool, not": lambda t: padding_mask(t(2) > 0, 3),
     "lengths has dtype torch.complex64, not": lambda t: padding_mask(t(2) * 1j, 3),
@@ -686,6 +692,77 @@ TYPE_ERRORS = {
 def test_errors_say_what_is_wrong(device, error, message, call):
     with pytest.raises(error, match=re.escape(message)):
         call(partial(torch.ones, device=device))
+
+
+# Under autocast, in memory, and for tracers
+
+
+def cosines(query, key):
+    return cosine_score(query, key, scale=10.0)
+
+
+EXACT = {
+    "attend": (lambda q, k, v: attend(q, k, v)[0], F.scaled_dot_product_attention),
+    "any score": (lambda q, k, v: attend(q, k, v, score=cosines)[0], None),
+    "dot product": (lambda q, k, v: dot_product_score(q, k), None),
+    "cosine": (lambda q, k, v: cosines(q, k), None),
+}
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("name", EXACT)
+def test_autocast_costs_float32_no_digit(device, name, dtype):
+    run, pytorchs = EXACT[name]
+    inputs = [3 * torch.randn(2, 9, 64, device=device) for _ in range(3)]
+    expected = run(*(x.double() for x in inputs))
+    with torch.autocast(device.type, dtype=dtype):
+        error = (run(*inputs) - expected).abs().max()
+    without = (pytorchs or run)(*inputs) - expected
+    assert error <= max(2 * without.abs().max(), 1e-5)
+
+
+def test_autocast_to_float16_does_not_overflow(device):
+    query, key, value = (torch.full((2, 9, 64), 100.0, device=device) for _ in range(3))
+    with torch.autocast(device.type, dtype=torch.float16):
+        context, weights = attend(query, key, value)
+        assert_close(dot_product_score(query, key), torch.full((2, 9, 9), 8e4, device=device))
+        large = attend(*(x.half() for x in (query, key, value)))
+    assert_close([context, weights], [value, torch.full_like(weights, 1 / 9)])
+    assert all(result.isfinite().all() for result in large)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["no mask", "padding"])
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
+@pytest.mark.parametrize("kind", ["cross", "self", "causal"])
+def test_memory_grows_as_the_length_does(batch, kind, masked):
+    dim = 4
+    cross = (
+        CrossAttention(dim) if kind == "cross" else SelfAttention(dim, is_causal=kind == "causal")
+    )
+    causal_and_masked = kind == "causal" and masked  # the two together are a mask of i times j
+
+    def peak(length):
+        x = torch.randn(*batch, length, dim, requires_grad=True)
+        mask = torch.arange(length) < length - 3 if masked else None
+        inputs = (x, x, mask) if kind == "cross" else (x, mask)
+        return peak_bytes(lambda: cross(*inputs).sum().backward())
+
+    assert (peak(1024) / peak(256) > 6) == causal_and_masked
+    assert (peak(1024) / peak(256) < 5) != causal_and_masked
+
+
+def test_padding_masks_are_made_under_every_tracer(device):
+    lengths = torch.tensor([[1, 3], [0, 2]], device=device)
+    expected = torch.stack([padding_mask(row, 3) for row in lengths])
+    assert torch.equal(torch.vmap(lambda row: padding_mask(row, 3))(lengths), expected)
+    made = make_fx(lambda row: padding_mask(row, 3))(lengths[0])
+    assert torch.equal(made(lengths[1]), expected[1])
+    assert padding_mask(lengths[0].to("meta"), 3).is_meta
+    row = lengths[0]
+    with FakeTensorMode() as mode:
+        assert padding_mask(mode.from_tensor(row), 3).shape == (2, 1, 3)
+    with torch.device("meta"):
+        assert torch.equal(padding_mask(lengths[0], 3), expected[0])
 
 
 def by_both_methods(module):
