@@ -25,7 +25,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnbook import MultiHeadAttention, RotaryEncoding, alibi_bias, causal_mask, padding_mask
+from attnbook import (
+    MultiHeadAttention,
+    RotaryEncoding,
+    SelfAttention,
+    alibi_bias,
+    causal_mask,
+    padding_mask,
+)
 
 HALF = [torch.float16, torch.bfloat16]
 FLOATS = [torch.float64, torch.float32, *HALF]
@@ -596,6 +603,59 @@ def test_loads_nested_in_a_model_and_leaves_the_callers_dictionary_alone(device,
     again = Model(MultiHeadAttention, **kwargs).to(device)
     again.load_state_dict(ours.state_dict())
     assert_close(again.state_dict(), ours.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"kdim": 6}, {"bias": False}], ids=str)
+def test_weights_that_were_one_tensor_are_saved_one_by_one(device, kwargs, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    theirs = nn.MultiheadAttention(64, 2, device=device, **kwargs)
+    ours = MultiHeadAttention(64, 2, device=device, **kwargs)
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    storages = {p.untyped_storage().data_ptr() for p in ours.parameters()}
+    assert len(storages) == len(list(ours.parameters()))
+    safetensors.save_model(ours, str(tmp_path / "whole"))
+    again = MultiHeadAttention(64, 2, device=device, **kwargs)
+    safetensors.load_model(again, tmp_path / "whole")
+    assert_close(again.state_dict(), ours.state_dict(), rtol=0, atol=0)
+    torch.save(ours.q_proj.weight, tmp_path / "one")
+    assert (tmp_path / "one").stat().st_size < 1.5 * ours.q_proj.weight.nbytes
+
+
+class Chain(nn.Module):
+    """Three modules of a sequence, each called in its own way."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.alone = SelfAttention(8, device=device)
+        self.rotary = RotaryEncoding(8)
+        self.heads = MultiHeadAttention(8, 2, device=device)
+
+    def forward(self, x):
+        return self.heads(self.rotary(self.alone(x)), is_causal=True).relu()
+
+
+def test_symbolic_traces_go_around_the_modules(device, torchvision):
+    from torchvision.models.feature_extraction import (  # noqa: PLC0415 (where it can be imported)
+        create_feature_extractor,
+    )
+
+    leaves = (MultiHeadAttention, SelfAttention, RotaryEncoding)
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, m, name):
+            return isinstance(m, leaves) or super().is_leaf_module(m, name)
+
+    module, x = Chain(device), torch.randn(2, 5, 8, device=device)
+    for part in module.children():
+        with pytest.raises(TypeError, match="Proxy"):
+            torch.fx.symbolic_trace(part)
+    traced = torch.fx.GraphModule(module, Tracer().trace(module))
+    assert_close(traced(x), module(x))
+    features = create_feature_extractor(
+        module, ["alone", "heads"], tracer_kwargs={"leaf_modules": list(leaves)}
+    )(x)
+    assert_close(features["alone"], module.alone(x))
+    assert_close(features["heads"].relu(), module(x))
 
 
 @pytest.mark.parametrize("strict", [True, False])
