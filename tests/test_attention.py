@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-import pickle
 import re
 from contextlib import nullcontext
 from functools import partial
@@ -359,25 +357,6 @@ def test_sequences_and_batches_may_be_empty(device, path, queries, keys, batch):
     assert all(tensor.isfinite().all() for tensor in (context, *grads))
 
 
-@every_path
-def test_nan_stays_in_its_own_row_of_the_batch(device, path):
-    clean = random_inputs(device, 2)
-    spoilt = [x.detach().clone() for x in clean]
-    for x in spoilt:
-        x[0] = math.nan
-    context = path(*spoilt)
-    assert context[0].isnan().all()
-    assert_close(context[1], path(*clean)[1])
-
-
-@every_path
-def test_inputs_are_left_alone_and_answers_repeat(device, path):
-    inputs = [*random_inputs(device, 2), random_mask(device, 2, 3, 5)]
-    before = [x.detach().clone() for x in inputs]
-    assert torch.equal(path(*inputs), path(*inputs))
-    assert all(map(torch.equal, inputs, before))
-
-
 # Masks
 
 N, Y = False, True
@@ -463,110 +442,6 @@ def test_half_types_are_scored_in_float32(device, score, dtype):
     query, key, _ = random_inputs(device, features=64, dtype=dtype)
     assert score(query, key).dtype == torch.float32
     assert_close(score(query, key), score(query.float(), key.float()))
-
-
-# Settings: every function and module of the file in one, to be compiled, exported, saved, moved
-
-
-class Everything(nn.Module):
-    def __init__(self, **kwargs):
-        super().__init__()
-        self.cross = CrossAttention(4, 6, head_dim=8, **kwargs)
-        self.additive = AdditiveScore(query_dim=4, key_dim=6, hidden_dim=8, **kwargs)
-        self.cosine = CosineScore(**kwargs)
-
-    def forward(self, x, context, lengths):
-        keys = context.shape[-2]
-        mask = causal_mask(x.shape[-2], keys, device=x.device) & padding_mask(lengths, keys)
-        return (
-            self.cross(x, context, mask),
-            *self.cross.attend(x, context, mask),
-            *attend(x, context, context, score=self.additive, bias=context[..., :1].mT, mask=mask),
-            *attend(x, x, x, score=self.cosine),
-        )
-
-
-def settings_inputs(device, *batch, queries=3, keys=5, dtype=torch.float32):
-    x = torch.randn(*batch, queries, 4, dtype=dtype).to(device)
-    context = torch.randn(*batch, keys, 6, dtype=dtype).to(device)
-    return x, context, torch.arange(1, batch[-1] + 1, device=device)
-
-
-# Importing inductor uses TorchScript, which warns that it is deprecated.
-inductor = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
-
-
-@pytest.mark.parametrize(
-    "backend, dynamic",
-    [("eager", True), ("aot_eager", False), pytest.param("inductor", True, marks=inductor)],
-)
-def test_compiles_to_one_graph_and_when_dynamic_once_for_all_lengths(device, backend, dynamic):
-    torch.compiler.reset()
-    module, inputs = Everything(device=device), settings_inputs(device, 2)
-    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend=backend)
-    assert_close(compiled(*inputs), module(*inputs))
-    if dynamic:
-        longer = settings_inputs(device, 2, queries=4, keys=7)
-        with torch.compiler.set_stance("fail_on_recompile"):
-            assert_close(compiled(*longer), module(*longer))
-
-
-def test_exports_with_any_batch_and_length(device):
-    module, dynamic = Everything(device=device), torch.export.Dim.DYNAMIC
-    axes = {0: dynamic, 1: dynamic}
-    shapes = (axes, axes, {0: dynamic})
-    exported = torch.export.export(module, settings_inputs(device, 2), dynamic_shapes=shapes)
-    inputs = settings_inputs(device, 3, queries=4, keys=7)
-    assert_close(exported.module()(*inputs), module(*inputs))
-
-
-# PyTorch's kernel for the CPU has no rule for vmap: from 2.14 on it runs here, and so in a loop.
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-def test_vmap_is_a_batch_axis(device):
-    module, inputs = Everything(device=device), settings_inputs(device, 3, 2)
-    assert_close(torch.vmap(module, in_dims=(0, 0, None))(*inputs), module(*inputs))
-
-
-def test_autocast_gives_its_half_type_and_the_same_answers(device):
-    module, inputs = Everything(device=device), settings_inputs(device, 2)
-    expected = module(*inputs)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        fused, textbook, weights, *_ = outputs = module(*inputs)
-    assert fused.dtype == textbook.dtype == weights.dtype == torch.bfloat16
-    assert_close(textbook, fused, rtol=0.02, atol=0.01)
-    assert_close([x.float() for x in outputs], list(expected), rtol=0.02, atol=0.02)
-
-
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_dtype_and_device_are_keyword_arguments_and_pass_through(device, dtype):
-    module = Everything(device=device, dtype=dtype)
-    outputs = module(*settings_inputs(device, 2, dtype=dtype))
-    for tensor in (*module.parameters(), *outputs):
-        assert (tensor.dtype, tensor.device.type) == (dtype, device.type)
-
-
-def test_runs_on_the_meta_device(device):
-    module = Everything(device="meta")
-    outputs = module(*settings_inputs("meta", 2))
-    expected = Everything(device=device)(*settings_inputs(device, 2))
-    assert all(x.is_meta for x in (*module.parameters(), *outputs))
-    assert [x.shape for x in outputs] == [x.shape for x in expected]
-
-
-def through_state_dict(module):
-    other = Everything(device=module.cosine.log_scale.device)
-    other.load_state_dict(module.state_dict())
-    return other
-
-
-@pytest.mark.parametrize(
-    "duplicate",
-    [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module)), through_state_dict],
-    ids=["deepcopy", "pickle", "state_dict"],
-)
-def test_a_copy_gives_the_same_answers(device, duplicate):
-    module, inputs = Everything(device=device), settings_inputs(device, 2)
-    assert_close(duplicate(module)(*inputs), module(*inputs), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 20.0])
@@ -785,11 +660,14 @@ class TestCrossAttentionSettings(SequenceContract, SequenceCompilerContract):
 
 
 class Attend(nn.Module):
-    def __init__(self, device=None, dtype=None):
+    """attend as a module, with the one score that has a parameter."""
+
+    def __init__(self, **kwargs):
         super().__init__()
+        self.score = CosineScore(**kwargs)
 
     def forward(self, query, key, value, mask):
-        return attend(query, key, value, mask=mask)[0]
+        return attend(query, key, value, score=self.score, mask=mask)[0]
 
 
 class TestAttendSettings(SequenceContract, SequenceCompilerContract):
