@@ -1070,11 +1070,11 @@ class TestSettings(SequenceContract, SequenceCompilerContract):
     looked_at = (1, 2)
 
     def make(self, **kwargs):
-        return MultiHeadAttention(8, 4, num_kv_heads=2, vdim=6, rotary=RotaryEncoding(2), **kwargs)
+        return MultiHeadAttention(8, 4, num_kv_heads=2, rotary=RotaryEncoding(2), **kwargs)
 
     def inputs(self, device, batch=2, length=5, dtype=torch.float32):
         query, key = torch.randn(batch, length - 2, 8), torch.randn(batch, length, 8)
-        value, mask = torch.randn(batch, length, 6), torch.rand(batch, 1, length) > 0.4
+        value, mask = torch.randn(batch, length, 8), torch.rand(batch, 1, length) > 0.4
         mask[:1] = False  # a sequence that may see nothing
         return *(x.to(device, dtype) for x in (query, key, value)), mask.to(device)
 
@@ -1087,7 +1087,7 @@ class TestSettings(SequenceContract, SequenceCompilerContract):
         return {
             "forward": partial(with_all, module),
             "attend": lambda *inputs: with_all(module.attend, *inputs)[0],
-            "causal by the kernel": lambda q, k, v, mask: module(k, k, v, is_causal=True),
+            "causal by the kernel": lambda query, *others: module(query, is_causal=True),
         }
 
 
