@@ -503,7 +503,8 @@ class CrossAttention(Module):
         It runs fused, in memory linear in i and j, with up to two batch axes. A query that may see
         nothing gets zeros. A row of the context that no query may see may hold anything, NaN too,
         and changes neither results nor gradients. The fused kernels have no second derivatives and
-        no forward-mode ones: `attend` has.
+        no forward-mode ones: `attend` has, and so has this under
+        `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 
         Raises:
             TypeError: an input is not floating-point, the dtypes differ, or the mask is not

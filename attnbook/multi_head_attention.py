@@ -57,6 +57,10 @@ class MultiHeadAttention(Module):
     embed_dim wide, else for each. Its state_dict loads unchanged, unless it has bias_k and bias_v
     (add_bias_kv). `add_zero_attn` leaves no trace there: `attnbook.from_torch` refuses that too.
 
+    torch.fx.symbolic_trace cannot look inside, since inputs are checked; it goes around the layer
+    where a tracer's is_leaf_module says so, in torchvision create_feature_extractor(...,
+    tracer_kwargs={"leaf_modules": [MultiHeadAttention]}).
+
     >>> attention = MultiHeadAttention(embed_dim=8, num_heads=2)
     >>> output, weights = attention.attend(torch.randn(3, 5, 8), is_causal=True)
     >>> output.shape, weights.shape
@@ -177,7 +181,7 @@ class MultiHeadAttention(Module):
         A query that may see no key gets the output's bias. A key that `mask` hides from every query
         of its sequence may hold anything, NaN too, and reaches no output but, in self-attention,
         its own position's. The fused kernels have no second derivatives and no forward-mode ones:
-        `attend` has.
+        `attend` has, and so has this under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 
         Raises:
             TypeError: an input is not floating-point, their dtypes differ, the mask is not boolean,

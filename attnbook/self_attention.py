@@ -80,7 +80,7 @@ class SelfAttention(Module):
         It runs fused, in memory linear in i, with up to two batch axes. A position that may see
         nothing gets zeros. One that no position may see may hold anything, NaN too, and changes no
         result but its own. The fused kernels have no second derivatives and no forward-mode ones:
-        `attend` has.
+        `attend` has, and so has this under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 
         Raises:
             TypeError: x is not floating-point, or the mask is not boolean.

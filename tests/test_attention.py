@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-import pickle
 import re
 from contextlib import nullcontext
 from functools import partial
@@ -17,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.testing import assert_close
@@ -26,6 +26,7 @@ from attnbook import (
     AdditiveScore,
     CosineScore,
     CrossAttention,
+    SelfAttention,
     attend,
     causal_mask,
     cosine_score,
@@ -33,6 +34,7 @@ from attnbook import (
     masked_softmax,
     padding_mask,
 )
+from attnbook.costs import peak_bytes
 
 HALF = [torch.float16, torch.bfloat16]
 FLOATS = [torch.float64, torch.float32, *HALF]
@@ -355,25 +357,6 @@ def test_sequences_and_batches_may_be_empty(device, path, queries, keys, batch):
     assert all(tensor.isfinite().all() for tensor in (context, *grads))
 
 
-@every_path
-def test_nan_stays_in_its_own_row_of_the_batch(device, path):
-    clean = random_inputs(device, 2)
-    spoilt = [x.detach().clone() for x in clean]
-    for x in spoilt:
-        x[0] = math.nan
-    context = path(*spoilt)
-    assert context[0].isnan().all()
-    assert_close(context[1], path(*clean)[1])
-
-
-@every_path
-def test_inputs_are_left_alone_and_answers_repeat(device, path):
-    inputs = [*random_inputs(device, 2), random_mask(device, 2, 3, 5)]
-    before = [x.detach().clone() for x in inputs]
-    assert torch.equal(path(*inputs), path(*inputs))
-    assert all(map(torch.equal, inputs, before))
-
-
 # Masks
 
 N, Y = False, True
@@ -461,110 +444,6 @@ def test_half_types_are_scored_in_float32(device, score, dtype):
     assert_close(score(query, key), score(query.float(), key.float()))
 
 
-# Settings: every function and module of the file in one, to be compiled, exported, saved, moved
-
-
-class Everything(nn.Module):
-    def __init__(self, **kwargs):
-        super().__init__()
-        self.cross = CrossAttention(4, 6, head_dim=8, **kwargs)
-        self.additive = AdditiveScore(query_dim=4, key_dim=6, hidden_dim=8, **kwargs)
-        self.cosine = CosineScore(**kwargs)
-
-    def forward(self, x, context, lengths):
-        keys = context.shape[-2]
-        mask = causal_mask(x.shape[-2], keys, device=x.device) & padding_mask(lengths, keys)
-        return (
-            self.cross(x, context, mask),
-            *self.cross.attend(x, context, mask),
-            *attend(x, context, context, score=self.additive, bias=context[..., :1].mT, mask=mask),
-            *attend(x, x, x, score=self.cosine),
-        )
-
-
-def settings_inputs(device, *batch, queries=3, keys=5, dtype=torch.float32):
-    x = torch.randn(*batch, queries, 4, dtype=dtype).to(device)
-    context = torch.randn(*batch, keys, 6, dtype=dtype).to(device)
-    return x, context, torch.arange(1, batch[-1] + 1, device=device)
-
-
-# Importing inductor uses TorchScript, which warns that it is deprecated.
-inductor = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
-
-
-@pytest.mark.parametrize(
-    "backend, dynamic",
-    [("eager", True), ("aot_eager", False), pytest.param("inductor", True, marks=inductor)],
-)
-def test_compiles_to_one_graph_and_when_dynamic_once_for_all_lengths(device, backend, dynamic):
-    torch.compiler.reset()
-    module, inputs = Everything(device=device), settings_inputs(device, 2)
-    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend=backend)
-    assert_close(compiled(*inputs), module(*inputs))
-    if dynamic:
-        longer = settings_inputs(device, 2, queries=4, keys=7)
-        with torch.compiler.set_stance("fail_on_recompile"):
-            assert_close(compiled(*longer), module(*longer))
-
-
-def test_exports_with_any_batch_and_length(device):
-    module, dynamic = Everything(device=device), torch.export.Dim.DYNAMIC
-    axes = {0: dynamic, 1: dynamic}
-    shapes = (axes, axes, {0: dynamic})
-    exported = torch.export.export(module, settings_inputs(device, 2), dynamic_shapes=shapes)
-    inputs = settings_inputs(device, 3, queries=4, keys=7)
-    assert_close(exported.module()(*inputs), module(*inputs))
-
-
-# PyTorch's kernel for the CPU has no rule for vmap: from 2.14 on it runs here, and so in a loop.
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-def test_vmap_is_a_batch_axis(device):
-    module, inputs = Everything(device=device), settings_inputs(device, 3, 2)
-    assert_close(torch.vmap(module, in_dims=(0, 0, None))(*inputs), module(*inputs))
-
-
-def test_autocast_gives_its_half_type_and_the_same_answers(device):
-    module, inputs = Everything(device=device), settings_inputs(device, 2)
-    expected = module(*inputs)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        fused, textbook, weights, *_ = outputs = module(*inputs)
-    assert fused.dtype == textbook.dtype == weights.dtype == torch.bfloat16
-    assert_close(textbook, fused, rtol=0.02, atol=0.01)
-    assert_close([x.float() for x in outputs], list(expected), rtol=0.02, atol=0.02)
-
-
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_dtype_and_device_are_keyword_arguments_and_pass_through(device, dtype):
-    module = Everything(device=device, dtype=dtype)
-    outputs = module(*settings_inputs(device, 2, dtype=dtype))
-    for tensor in (*module.parameters(), *outputs):
-        assert (tensor.dtype, tensor.device.type) == (dtype, device.type)
-
-
-def test_runs_on_the_meta_device(device):
-    module = Everything(device="meta")
-    outputs = module(*settings_inputs("meta", 2))
-    expected = Everything(device=device)(*settings_inputs(device, 2))
-    assert all(x.is_meta for x in (*module.parameters(), *outputs))
-    assert [x.shape for x in outputs] == [x.shape for x in expected]
-
-
-def through_state_dict(module):
-    other = Everything(device=module.cosine.log_scale.device)
-    other.load_state_dict(module.state_dict())
-    return other
-
-
-@pytest.mark.parametrize(
-    "duplicate",
-    [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module)), through_state_dict],
-    ids=["deepcopy", "pickle", "state_dict"],
-)
-def test_a_copy_gives_the_same_answers(device, duplicate):
-    module, inputs = Everything(device=device), settings_inputs(device, 2)
-    assert_close(duplicate(module)(*inputs), module(*inputs), rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("scale", [0.5, 1.0, 20.0])
 def test_cosine_score_starts_at_any_scale_above_0(device, scale):
     assert_close(CosineScore(scale, device=device).log_scale.exp().item(), scale)
@@ -650,6 +529,7 @@ VALUE_ERRORS = {
     "to the scores' shape (5, 2, 3)": lambda t: cross(t, x=(5, 2, 4), mask=t(2, 4) > 0),
     "lengths run from -1 to -1, but must lie": lambda t: padding_mask(-t(2).int(), 3),
     "between 0 and keys=3": lambda t: padding_mask(4 * t(2).int(), 3),
+    "lengths has shape (2, 1), but needs one axis": lambda t: padding_mask(t(2, 1).int(), 3),
     "lengths run from 4 to 4": lambda t: padding_mask(4 * t(1).int(), 3),
 }
 TYPE_ERRORS = {
@@ -671,6 +551,7 @@ TYPE_ERRORS = {
     "context has dtype torch.float16 but x has torch.float32": lambda t: CrossAttention(4).attend(
         t(2, 4), t(3, 4).half()
     ),
+    "lengths has type list, but must be a torch.Tensor": lambda t: padding_mask([1, 2], 3),
     "lengths has dtype torch.float32, not": lambda t: padding_mask(t(2), 3),
     "lengths has dtype torch.bool, not": lambda t: padding_mask(t(2) > 0, 3),
     "lengths has dtype torch.complex64, not": lambda t: padding_mask(t(2) * 1j, 3),
@@ -688,6 +569,77 @@ def test_errors_say_what_is_wrong(device, error, message, call):
         call(partial(torch.ones, device=device))
 
 
+# Under autocast, in memory, and for tracers
+
+
+def cosines(query, key):
+    return cosine_score(query, key, scale=10.0)
+
+
+EXACT = {
+    "attend": (lambda q, k, v: attend(q, k, v)[0], F.scaled_dot_product_attention),
+    "any score": (lambda q, k, v: attend(q, k, v, score=cosines)[0], None),
+    "dot product": (lambda q, k, v: dot_product_score(q, k), None),
+    "cosine": (lambda q, k, v: cosines(q, k), None),
+}
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("name", EXACT)
+def test_autocast_costs_float32_no_digit(device, name, dtype):
+    run, pytorchs = EXACT[name]
+    inputs = [3 * torch.randn(2, 9, 64, device=device) for _ in range(3)]
+    expected = run(*(x.double() for x in inputs))
+    with torch.autocast(device.type, dtype=dtype):
+        error = (run(*inputs) - expected).abs().max()
+    without = (pytorchs or run)(*inputs) - expected
+    assert error <= max(2 * without.abs().max(), 1e-5)
+
+
+def test_autocast_to_float16_does_not_overflow(device):
+    query, key, value = (torch.full((2, 9, 64), 100.0, device=device) for _ in range(3))
+    with torch.autocast(device.type, dtype=torch.float16):
+        context, weights = attend(query, key, value)
+        assert_close(dot_product_score(query, key), torch.full((2, 9, 9), 8e4, device=device))
+        large = attend(*(x.half() for x in (query, key, value)))
+    assert_close([context, weights], [value, torch.full_like(weights, 1 / 9)])
+    assert all(result.isfinite().all() for result in large)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["no mask", "padding"])
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
+@pytest.mark.parametrize("kind", ["cross", "self", "causal"])
+def test_memory_grows_as_the_length_does(batch, kind, masked):
+    dim = 4
+    cross = (
+        CrossAttention(dim) if kind == "cross" else SelfAttention(dim, is_causal=kind == "causal")
+    )
+    causal_and_masked = kind == "causal" and masked  # the two together are a mask of i times j
+
+    def peak(length):
+        x = torch.randn(*batch, length, dim, requires_grad=True)
+        mask = torch.arange(length) < length - 3 if masked else None
+        inputs = (x, x, mask) if kind == "cross" else (x, mask)
+        return peak_bytes(lambda: cross(*inputs).sum().backward())
+
+    assert (peak(1024) / peak(256) > 6) == causal_and_masked
+    assert (peak(1024) / peak(256) < 5) != causal_and_masked
+
+
+def test_padding_masks_are_made_under_every_tracer(device):
+    lengths = torch.tensor([[1, 3], [0, 2]], device=device)
+    expected = torch.stack([padding_mask(row, 3) for row in lengths])
+    assert torch.equal(torch.vmap(lambda row: padding_mask(row, 3))(lengths), expected)
+    made = make_fx(lambda row: padding_mask(row, 3))(lengths[0])
+    assert torch.equal(made(lengths[1]), expected[1])
+    assert padding_mask(lengths[0].to("meta"), 3).is_meta
+    row = lengths[0]
+    with FakeTensorMode() as mode:
+        assert padding_mask(mode.from_tensor(row), 3).shape == (2, 1, 3)
+    with torch.device("meta"):
+        assert torch.equal(padding_mask(lengths[0], 3), expected[0])
+
+
 def by_both_methods(module):
     return {"forward": module, "attend": lambda *inputs: module.attend(*inputs)[0]}
 
@@ -695,6 +647,7 @@ def by_both_methods(module):
 class TestCrossAttentionSettings(SequenceContract, SequenceCompilerContract):
     axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 2: DIM})
     ask = staticmethod(by_both_methods)
+    looked_at = (1,)
 
     def make(self, **kwargs):
         return CrossAttention(4, 6, head_dim=8, **kwargs)
@@ -704,3 +657,42 @@ class TestCrossAttentionSettings(SequenceContract, SequenceCompilerContract):
         mask = torch.rand(batch, 1, length) > 0.4
         mask[:1] = False  # a sequence that may see nothing
         return x.to(device, dtype), context.to(device, dtype), mask.to(device)
+
+
+class Attend(nn.Module):
+    """attend as a module, with the one score that has a parameter."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.score = CosineScore(**kwargs)
+
+    def forward(self, query, key, value, mask):
+        return attend(query, key, value, score=self.score, mask=mask)[0]
+
+
+class TestAttendSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 2: DIM})
+    looked_at = (1, 2)
+    autocast_is_half = False
+
+    def make(self, **kwargs):
+        return Attend(**kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        query = torch.randn(batch, length - 2, 4)
+        key, value = torch.randn(batch, length, 4), torch.randn(batch, length, 4)
+        mask = torch.rand(batch, 1, length) > 0.4
+        mask[:1] = False  # a sequence that may see nothing
+        return *(x.to(device, dtype) for x in (query, key, value)), mask.to(device)
+
+
+class TestAdditiveScoreSettings(SequenceContract, SequenceCompilerContract):
+    axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM})
+    half_tolerance = 8.0
+
+    def make(self, **kwargs):
+        return AdditiveScore(4, 6, 8, **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        query, key = torch.randn(batch, length - 2, 4), torch.randn(batch, length, 6)
+        return query.to(device, dtype), key.to(device, dtype)
