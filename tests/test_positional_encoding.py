@@ -12,11 +12,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from compilers import inductor
+from compilers import inductor, onnx_answer
 from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
-from sequence_contract import SequenceCompilerContract, SequenceContract
+from sequence_contract import LayersContract, SequenceCompilerContract, SequenceContract
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention.flex_attention import flex_attention
@@ -528,7 +528,7 @@ class TestSinusoidalSettings(EncodingContract, SequenceCompilerContract):
     name = "sinusoidal"
 
 
-class TestLearnedSettings(EncodingContract, SequenceCompilerContract):
+class TestLearnedSettings(EncodingContract, LayersContract, SequenceCompilerContract):
     name = "learned"
 
 
@@ -541,7 +541,7 @@ class TestAlibiSettings(EncodingContract, SequenceCompilerContract):
     test_what_is_no_sequence_of_numbers_is_refused = None  # a function takes any features
 
 
-class TestFloaterSettings(EncodingContract):
+class TestFloaterSettings(EncodingContract, LayersContract):
     name = "FLOATER"
     test_what_is_no_sequence_of_numbers_is_refused = None  # it has no input
 
@@ -654,45 +654,31 @@ def test_forward_mode_and_mixed_second_derivatives(device):
     assert_close(torch.func.jacfwd(torch.func.grad(cubed))(angles), hessian)
 
 
-class RotaryAt(nn.Module):
-    def forward(self, x, positions):
-        return RotaryEncoding(4)(x, positions)
+class AtPositions(nn.Module):
+    def forward(self, *x_and_positions):
+        return RotaryEncoding(4)(*x_and_positions)
 
 
-ONNX = {
-    **{name: (make, False) for name, make in MODULES.items() if name != "FLOATER"},
-    "rotary at positions": (RotaryAt, True),
-}
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # the exporter's
-@pytest.mark.parametrize("name", [*ONNX, "FLOATER"])
-def test_onnxruntime_gives_the_same_answers(name, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    # FLOATER's path has one length in a graph: its steps are written out.
-    make, positioned = ONNX.get(name, (MODULES[name], False) if name in MODULES else None)
-    module, dynamic = make().eval(), torch.export.Dim.DYNAMIC
-
-    def inputs(batch, length):
-        x = torch.randn(batch, length, 4)
-        return (x, torch.arange(3, 3 + length)) if positioned else (x,)
-
-    shapes = ({0: dynamic, 1: dynamic}, {0: dynamic})[: len(inputs(2, 5))]
-    program = torch.onnx.export(
-        module,
-        inputs(2, 5),
-        dynamo=True,
-        verbose=False,
-        dynamic_shapes=None if name == "FLOATER" else shapes,
+@pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+def test_onnxruntime_rotates_at_positions():
+    dynamic = torch.export.Dim.DYNAMIC
+    given, others = (
+        (torch.randn(batch, n, 4), torch.arange(3, 3 + n)) for batch, n in [(2, 5), (3, 9)]
     )
-    program.save(tmp_path / "module.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "module.onnx")
-    for sizes in [(2, 5)] if name == "FLOATER" else [(2, 5), (3, 9)]:
-        given = inputs(*sizes)
-        names = [one.name for one in session.get_inputs()]
-        fed = {n: tensor.numpy() for n, tensor in zip(names, given, strict=True)}
-        assert_close(torch.from_numpy(session.run(None, fed)[0]), module(*given).detach())
+    found = onnx_answer(AtPositions(), given, others, ({0: dynamic, 1: dynamic}, {0: dynamic}))
+    assert_close(found, RotaryEncoding(4)(*others))
+
+
+class AnyFloater(Floater):
+    def forward(self, *inputs):
+        return super().forward(*inputs)
+
+
+# Its path has one length in a graph: the steps are written out.
+@pytest.mark.filterwarnings("ignore")
+def test_onnxruntime_follows_floaters_path():
+    module, given = AnyFloater(), (torch.randn(2, 5, 4),)
+    assert_close(onnx_answer(module, given, given, ({},)), module(*given).detach())
 
 
 def test_what_print_says():
