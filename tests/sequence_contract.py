@@ -1,6 +1,7 @@
 """What every module of a sequence promises, in every setting: the tests that such modules share.
 
-A test file subclasses `SequenceContract` and `SequenceCompilerContract`, and says how its module is
+A test file subclasses `SequenceContract`, or the one of its subclasses that fits, and
+`SequenceCompilerContract`, and says how its module is
 made, what it is given, and by which paths it answers.
 """
 
@@ -14,7 +15,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from children import CHECKS, layers
+from children import CHECKS
 from compilers import inductor, onnx_answer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -37,7 +38,6 @@ loops_under_vmap = pytest.mark.filterwarnings("ignore:There is a performance dro
 class SequenceContract:
     half_tolerance = 4.0  # largest error of a half type, in units of its eps, beside float64
     autocast_is_half = True  # the output under autocast has its type, as that of nn.Linear has
-    looked_at: tuple[int, ...] = ()  # the inputs whose rows the last input, a mask, hides
 
     def make(self, **kwargs) -> nn.Module:
         """Return a new module; `device` and `dtype` are passed on."""
@@ -48,10 +48,7 @@ class SequenceContract:
         raise NotImplementedError
 
     def ask(self, module) -> dict[str, Callable[..., Tensor]]:
-        """Return the ways to an answer, each a function of the inputs that returns one tensor.
-
-        "forward" and "attend" are those that hide what the mask hides.
-        """
+        """Return the ways to an answer, each a function of the inputs that returns one tensor."""
         return {"forward": module}
 
     def ready(self, device, *, dtype=torch.float32, **sizes):
@@ -165,66 +162,6 @@ class SequenceContract:
             assert_close(answer(*(x[:1] for x in inputs)), expected)
             assert_close(answer(*spoilt)[:1], expected)
 
-    @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-    @pytest.mark.parametrize("bad", [math.nan, math.inf])
-    def test_padding_may_hold_anything(self, device, bad, dtype):
-        if not self.looked_at:
-            pytest.skip("takes no mask for padding")
-        module, (*inputs, mask) = self.ready(device, dtype=dtype)
-        keys = mask.shape[-1]
-        mask = padding_mask(torch.tensor([keys - 2, keys], device=device), keys)
-        spoilt = list(inputs)
-        for n in self.looked_at:
-            spoilt[n] = torch.where(mask.mT, inputs[n], bad)
-        to_itself = 0 in self.looked_at  # a position in the padding has an output of its own
-        leaves = list(module.parameters())
-
-        def results(answer, given):
-            given = [x.clone().requires_grad_() for x in given]
-            output = answer(*given, mask)
-            if to_itself:
-                return [torch.where(mask.mT, output, 0.0)]
-            return [output, *grad(output.square().sum(), [*given, *leaves], allow_unused=True)]
-
-        for answer in [self.ask(module).get(path) for path in ("forward", "attend")]:
-            if answer is None:
-                continue
-            assert_close(results(answer, spoilt), results(answer, inputs), rtol=0, atol=0)
-
-    @pytest.mark.parametrize("way", ["attend", "MATH"])
-    @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of forward mode, at first
-    def test_every_derivative_has_a_way(self, device, way):
-        module, (x, *others) = self.ready(device)
-        if "attend" not in self.ask(module):
-            pytest.skip("has no fused path")
-        answer = self.ask(module)["forward" if way == "MATH" else way]
-        tangent = torch.randn_like(x)
-
-        def run(x):
-            return answer(x, *others)
-
-        def of_first_order(x):
-            x = x.requires_grad_()
-            return grad(run(x).square().sum(), x, create_graph=True)[0]
-
-        with sdpa_kernel(SDPBackend.MATH) if way == "MATH" else nullcontext():
-            _, forwards = torch.func.jvp(run, (x,), (tangent,))
-            x = x.clone().requires_grad_()
-            (second,) = grad((of_first_order(x) * tangent).sum(), x)
-        double = copy.deepcopy(module).double()
-        wide = [y.double() if y.is_floating_point() else y for y in others]
-        by_attend = self.ask(double)["attend"]
-        step = 1e-4 * tangent.double()
-
-        def slope(x):
-            x = x.detach().double().requires_grad_()
-            output = by_attend(x, *wide)
-            return output.detach(), grad(output.square().sum(), x)[0]
-
-        (after, slope_after), (before, slope_before) = slope(x + step), slope(x - step)
-        expected = [(after - before) / 2e-4, (slope_after - slope_before) / 2e-4]
-        assert_close([forwards.double(), second.double()], expected, rtol=1e-3, atol=1e-3)
-
     def test_tracers_without_values_are_served(self, device):
         module, inputs = self.ready(device)
         for answer in self.ask(module).values():
@@ -255,16 +192,79 @@ class SequenceContract:
                 with pytest.raises(error, match=r"\w+ (is a|has)"):
                     answer(bad, *others)
 
+
+class LayersContract(SequenceContract):
+    """What holds of modules with layers inside."""
+
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     def test_the_layers_inside_are_called(self, device, check, request):
-        if not layers(self.make()):
-            pytest.skip("holds no layer")
         if check.__name__.startswith("lora"):
             request.getfixturevalue("torchvision")
         paths = list(self.ask(self.make()))
         for path in paths if check is CHECKS[0] else paths[:1]:
             inputs = self.inputs(torch.device("cpu"))
             check(lambda: self.ready("cpu")[0], lambda m, p=path, i=inputs: self.ask(m)[p](*i))
+
+
+class MaskContract(LayersContract):
+    """What holds of attention: its last input is a mask, its ways are "forward" and "attend"."""
+
+    looked_at: tuple[int, ...]  # the inputs whose rows the mask hides
+
+    @pytest.mark.parametrize("dtype", FLOATS, ids=str)
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_padding_may_hold_anything(self, device, bad, dtype):
+        module, (*inputs, mask) = self.ready(device, dtype=dtype)
+        keys = mask.shape[-1]
+        mask = padding_mask(torch.tensor([keys - 2, keys], device=device), keys)
+        spoilt = list(inputs)
+        for n in self.looked_at:
+            spoilt[n] = torch.where(mask.mT, inputs[n], bad)
+        to_itself = 0 in self.looked_at  # a position in the padding has an output of its own
+        leaves = list(module.parameters())
+
+        def results(answer, given):
+            given = [x.clone().requires_grad_() for x in given]
+            output = answer(*given, mask)
+            if to_itself:
+                return [torch.where(mask.mT, output, 0.0)]
+            return [output, *grad(output.square().sum(), [*given, *leaves], allow_unused=True)]
+
+        for path in ("forward", "attend"):
+            answer = self.ask(module)[path]
+            assert_close(results(answer, spoilt), results(answer, inputs), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("way", ["attend", "MATH"])
+    @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of forward mode, at first
+    def test_every_derivative_has_a_way(self, device, way):
+        module, (x, *others) = self.ready(device)
+        answer = self.ask(module)["forward" if way == "MATH" else way]
+        tangent = torch.randn_like(x)
+
+        def run(x):
+            return answer(x, *others)
+
+        def of_first_order(x):
+            x = x.requires_grad_()
+            return grad(run(x).square().sum(), x, create_graph=True)[0]
+
+        with sdpa_kernel(SDPBackend.MATH) if way == "MATH" else nullcontext():
+            _, forwards = torch.func.jvp(run, (x,), (tangent,))
+            x = x.clone().requires_grad_()
+            (second,) = grad((of_first_order(x) * tangent).sum(), x)
+        double = copy.deepcopy(module).double()
+        wide = [y.double() if y.is_floating_point() else y for y in others]
+        by_attend = self.ask(double)["attend"]
+        step = 1e-4 * tangent.double()
+
+        def slope(x):
+            x = x.detach().double().requires_grad_()
+            output = by_attend(x, *wide)
+            return output.detach(), grad(output.square().sum(), x)[0]
+
+        (after, slope_after), (before, slope_before) = slope(x + step), slope(x - step)
+        expected = [(after - before) / 2e-4, (slope_after - slope_before) / 2e-4]
+        assert_close([forwards.double(), second.double()], expected, rtol=1e-3, atol=1e-3)
 
 
 class OnePath(nn.Module):

@@ -17,7 +17,7 @@ from compilers import onnx_answer
 from einops import rearrange, reduce
 from hypothesis import given
 from hypothesis import strategies as st
-from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
+from sequence_contract import DIM, MaskContract, SequenceCompilerContract
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -1065,7 +1065,7 @@ def test_bad_dtypes(path):
         path(module, *2 * [torch.ones(2, 3, 8)], torch.ones(2, 3, 8, dtype=torch.float16))
 
 
-class TestSettings(SequenceContract, SequenceCompilerContract):
+class TestSettings(MaskContract, SequenceCompilerContract):
     axes = ({0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 1: DIM}, {0: DIM, 2: DIM})
     looked_at = (1, 2)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import pickle
 import re
 import warnings
 from functools import partial
@@ -13,13 +12,12 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from children import CHECKS
-from compilers import inductor
+from compilers import inductor, onnx_answer
 from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
+from sequence_contract import LayersContract, SequenceCompilerContract, SequenceContract
 from torch import nn
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention.flex_attention import flex_attention
 from torch.testing import assert_close
@@ -515,36 +513,46 @@ without_floater = pytest.mark.parametrize(
 )
 
 
-def check_compiled(make, device, backend, dynamic):
-    torch.compiler.reset()
-    graphs = CompileCounterWithBackend(backend)
-    module = make(device=device)
-    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend=graphs)
-    first, *others = [
-        randn(device, 2, length, 4, dtype=torch.float32)
-        for length in ([3, 5, 7] if dynamic else [3])
-    ]
-    assert_close(compiled(first), module(first))
-    graphs_of_first = graphs.frame_count  # 1, or 2 where the compiler starts over
-    for x in others:
-        assert_close(compiled(x), module(x))
-    assert graphs.frame_count == graphs_of_first
+class EncodingContract(SequenceContract):
+    autocast_is_half = False  # what is added stays in its type
+    name = ""
+
+    def make(self, **kwargs):
+        return MODULES[self.name](**kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        return (randn(device, batch, length, 4, dtype=dtype),)
 
 
-every_backend = pytest.mark.parametrize("backend", ["eager", inductor])
+class TestSinusoidalSettings(EncodingContract, SequenceCompilerContract):
+    name = "sinusoidal"
 
 
-@every_module
-@every_backend
-def test_compiles_to_one_graph(device, make, backend):
-    check_compiled(make, device, backend, dynamic=False)
+class TestLearnedSettings(EncodingContract, LayersContract, SequenceCompilerContract):
+    name = "learned"
+
+
+class TestRotarySettings(EncodingContract, SequenceCompilerContract):
+    name = "rotary"
+
+
+class TestAlibiSettings(EncodingContract, SequenceCompilerContract):
+    name = "ALiBi"
+    test_what_is_no_sequence_of_numbers_is_refused = None  # a function takes any features
+
+
+class TestFloaterSettings(EncodingContract, LayersContract):
+    name = "FLOATER"
+    test_what_is_no_sequence_of_numbers_is_refused = None  # it has no input
 
 
 # FLOATER's loop over the positions is unrolled: it compiles anew for each length.
-@without_floater
-@every_backend
-def test_compiles_to_one_graph_of_any_length(device, make, backend):
-    check_compiled(make, device, backend, dynamic=True)
+@pytest.mark.parametrize("backend", ["eager", inductor])
+def test_floater_compiles_to_one_graph(device, backend):
+    torch.compiler.reset()
+    module, x = Floater(device=device), randn(device, 2, 3, 4, dtype=torch.float32)
+    compiled = torch.compile(module, fullgraph=True, dynamic=False, backend=backend)
+    assert_close(compiled(x), module(x))
 
 
 def test_rotary_compiles_where_there_are_as_many_positions_as_features(device):
@@ -553,24 +561,9 @@ def test_rotary_compiles_where_there_are_as_many_positions_as_features(device):
     assert_close(compiled(x), RotaryEncoding(4)(x))
 
 
-@without_floater
-def test_exports_with_any_length(device, make):
-    module, x = make(device=device), randn(device, 2, 5, 4, dtype=torch.float32)
-    length = torch.export.Dim("length", min=2, max=64)
-    exported = torch.export.export(module, (x,), dynamic_shapes=({1: length},))
-    x = randn(device, 2, 9, 4, dtype=torch.float32)
-    assert_close(exported.module()(x), module(x))
-
-
 def test_floater_exports_at_one_length(device):
     module, x = Floater(device=device), randn(device, 2, 5, 4, dtype=torch.float32)
     assert_close(torch.export.export(module, (x,)).module()(x), module(x))
-
-
-@every_module
-def test_vmap_is_a_batch_axis(device, make):
-    module, x = make(device=device), randn(device, 3, 5, 4, dtype=torch.float32)
-    assert_close(torch.vmap(module)(x), module(x))
 
 
 def test_vmap_over_positions(device):
@@ -590,15 +583,6 @@ def test_autocast_leaves_positions_exact(device, make):
     assert_close(out.float(), expected, rtol=0.03, atol=0.03)
     assert torch.equal(angles, rotary_angles(torch.arange(300, device=device), 4))
     assert torch.equal(bias, alibi_bias(6, 300, device=device))
-
-
-@every_module
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_dtype_and_device_pass_through(device, make, dtype):
-    module = make(device=device, dtype=dtype)
-    out = module(randn(device, 2, 5, 4, dtype=dtype))
-    for tensor in (out, *module.parameters()):
-        assert (tensor.dtype, tensor.device.type) == (dtype, device.type)
 
 
 @pytest.mark.parametrize("half", HALF, ids=str)
@@ -642,40 +626,6 @@ def test_any_batch_axes_and_empty_sequences(device, make, shape):
 
 
 @every_module
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_nan_and_infinity_stay_in_their_batch_row(device, make, bad):
-    module, x = make(device=device), randn(device, 3, 5, 4, dtype=torch.float32)
-    spoilt = x.clone()
-    spoilt[1, 2, 0] = bad
-    out = module(spoilt)
-    assert_close(out[[0, 2]], module(x)[[0, 2]])
-    assert not out[1].isfinite().all()
-
-
-@every_module
-def test_inputs_are_left_alone_and_answers_repeat(device, make):
-    module, x = make(device=device), randn(device, 2, 5, 4, dtype=torch.float32)
-    before = x.clone()
-    assert torch.equal(module(x), module(x))
-    assert torch.equal(x, before)
-
-
-@every_module
-def test_runs_on_the_meta_device(make):
-    out = make(device="meta")(torch.empty(2, 5, 4, device="meta"))
-    assert out.is_meta and out.shape == (2, 5, 4)
-
-
-@every_module
-@pytest.mark.parametrize(
-    "duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))]
-)
-def test_a_copy_gives_the_same_answers(device, make, duplicate):
-    module, x = make(device=device), randn(device, 2, 5, 4, dtype=torch.float32)
-    assert torch.equal(duplicate(module)(x), module(x))
-
-
-@every_module
 @pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
 def test_derivatives(device, make, check):
     module = make(device=device, dtype=F64)
@@ -704,63 +654,31 @@ def test_forward_mode_and_mixed_second_derivatives(device):
     assert_close(torch.func.jacfwd(torch.func.grad(cubed))(angles), hessian)
 
 
-CHILDREN = {
-    "learned": (
-        partial(LearnedEncoding, 8, 4),
-        lambda module: module(torch.linspace(-1, 1, 40).view(2, 5, 4)),
-    ),
-    "FLOATER": (
-        partial(FloaterEncoding, 4, hidden_dim=6, step=0.2, substeps=1),
-        lambda module: torch.stack(module(5)),
-    ),
-}
+class AtPositions(nn.Module):
+    def forward(self, *x_and_positions):
+        return RotaryEncoding(4)(*x_and_positions)
 
 
-@pytest.mark.parametrize("make, run", CHILDREN.values(), ids=CHILDREN)
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_the_layers_inside_are_called(torchvision, check, make, run):
-    check(make, run)
-
-
-class RotaryAt(nn.Module):
-    def forward(self, x, positions):
-        return RotaryEncoding(4)(x, positions)
-
-
-ONNX = {
-    **{name: (make, False) for name, make in MODULES.items() if name != "FLOATER"},
-    "rotary at positions": (RotaryAt, True),
-}
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # the exporter's
-@pytest.mark.parametrize("name", [*ONNX, "FLOATER"])
-def test_onnxruntime_gives_the_same_answers(name, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    # FLOATER's path has one length in a graph: its steps are written out.
-    make, positioned = ONNX.get(name, (MODULES[name], False) if name in MODULES else None)
-    module, dynamic = make().eval(), torch.export.Dim.DYNAMIC
-
-    def inputs(batch, length):
-        x = torch.randn(batch, length, 4)
-        return (x, torch.arange(3, 3 + length)) if positioned else (x,)
-
-    shapes = ({0: dynamic, 1: dynamic}, {0: dynamic})[: len(inputs(2, 5))]
-    program = torch.onnx.export(
-        module,
-        inputs(2, 5),
-        dynamo=True,
-        verbose=False,
-        dynamic_shapes=None if name == "FLOATER" else shapes,
+@pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+def test_onnxruntime_rotates_at_positions():
+    dynamic = torch.export.Dim.DYNAMIC
+    given, others = (
+        (torch.randn(batch, n, 4), torch.arange(3, 3 + n)) for batch, n in [(2, 5), (3, 9)]
     )
-    program.save(tmp_path / "module.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "module.onnx")
-    for sizes in [(2, 5)] if name == "FLOATER" else [(2, 5), (3, 9)]:
-        given = inputs(*sizes)
-        names = [one.name for one in session.get_inputs()]
-        fed = {n: tensor.numpy() for n, tensor in zip(names, given, strict=True)}
-        assert_close(torch.from_numpy(session.run(None, fed)[0]), module(*given).detach())
+    found = onnx_answer(AtPositions(), given, others, ({0: dynamic, 1: dynamic}, {0: dynamic}))
+    assert_close(found, RotaryEncoding(4)(*others))
+
+
+class AnyFloater(Floater):
+    def forward(self, *inputs):
+        return super().forward(*inputs)
+
+
+# Its path has one length in a graph: the steps are written out.
+@pytest.mark.filterwarnings("ignore")
+def test_onnxruntime_follows_floaters_path():
+    module, given = AnyFloater(), (torch.randn(2, 5, 4),)
+    assert_close(onnx_answer(module, given, given, ({},)), module(*given).detach())
 
 
 def test_what_print_says():

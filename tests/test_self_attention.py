@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sequence_contract import DIM, SequenceCompilerContract, SequenceContract
+from sequence_contract import DIM, MaskContract, SequenceCompilerContract
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention.flex_attention import flex_attention
@@ -241,7 +241,7 @@ def test_bad_input(path, is_causal, x, mask, error, message):
         path(SelfAttention(4, is_causal=is_causal), x, mask)
 
 
-class TestSettings(SequenceContract, SequenceCompilerContract):
+class TestSettings(MaskContract, SequenceCompilerContract):
     axes = ({0: DIM, 1: DIM}, {0: DIM, 2: DIM})
     looked_at = (0,)
 
