@@ -66,6 +66,8 @@ class Returns(nn.Module):
 
 class TestSettings(VisionContract, CompilerContract):
     inductor_fault = "torch 2.13 holds the height fixed, and so compiles anew for another one"
+    float32_inside = False  # in the localisation network, which is the user's
+    has_forward_mode = False
 
     def make(self, **kwargs):
         return SpatialTransformer(localisation_network(), **kwargs)
@@ -83,6 +85,42 @@ class TestSettings(VisionContract, CompilerContract):
         error = (module(x) - expected).abs() / expected.abs().clamp(min=1)
         assert module(x).dtype == dtype
         assert error.max() <= torch.finfo(dtype).eps / 2 * 1.01
+
+    def test_the_way_to_forward_mode_and_second_derivatives(self, device):
+        module = self.make(device=device, dtype=torch.float64)
+        x, along = (self.image(device, dtype=torch.float64) for _ in range(2))
+
+        def formula(x):
+            return bilinear_sample(x, affine_grid(module.theta(x), 5, 7))
+
+        assert_close(formula(x), module(x))
+        step = 1e-6
+        between = (module(x + step * along) - module(x - step * along)) / (2 * step)
+        assert_close(torch.func.jvp(formula, (x,), (along,))[1], between, rtol=1e-5, atol=1e-6)
+
+        def slope(x):
+            return torch.autograd.grad((formula(x) * along).sum(), x, create_graph=True)[0]
+
+        x = x.requires_grad_()
+        (bend,) = torch.autograd.grad((slope(x) * along).sum(), x)
+        ahead, behind = (
+            slope((x + sign * step * along).detach().requires_grad_()) for sign in (1, -1)
+        )
+        assert_close(
+            (bend * along).sum(),
+            ((ahead - behind) * along).sum() / (2 * step),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+    @pytest.mark.parametrize("dtype", HALF, ids=str)
+    def test_autocast_costs_the_sampling_no_digit(self, device, dtype):
+        theta, x = random_theta(device), self.image(device)
+        module, grid = SpatialTransformer(Fixed(theta)), affine_grid(theta, 5, 7)
+        with torch.autocast(device.type, dtype=dtype):
+            answers = module(x), bilinear_sample(x, affine_grid(theta, 5, 7))
+        expected = module(x), bilinear_sample(x, grid)
+        assert_close(answers, expected, rtol=1e-6, atol=1e-6)
 
     def test_another_size_works_in_every_setting(self, device):
         module = self.make(size=(3, 4), device=device)

@@ -12,6 +12,7 @@ import pickle
 import pytest
 import torch
 from children import CHECKS
+from compilers import onnx_answer
 from torch import fx, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
@@ -45,6 +46,8 @@ class VisionContract:
     # gates lie, numbers are eps / 2 apart, so that a gate rounded once is off by eps / 4 at most.
     asked_tolerance = 0.25
     output_tolerance = 1.0
+    float32_inside = True
+    has_forward_mode = True
 
     def make(self, **kwargs) -> nn.Module:
         raise NotImplementedError
@@ -109,6 +112,42 @@ class VisionContract:
             assert module(x.to(dtype)).dtype == dtype
         assert output.dtype == x.dtype
         assert_close(output, expected, rtol=0.03, atol=0.03)
+
+    @pytest.mark.parametrize("dtype", HALF, ids=str)
+    def test_autocast_costs_a_gate_no_digit(self, device, dtype):
+        """What is float32 inside for half types is float32 under autocast too."""
+        if not self.float32_inside:
+            pytest.skip("its convolution runs in the type that autocast asks for, as any other")
+        module, x = self.make(device=device).eval(), self.image(device)
+        with torch.autocast(device.type, dtype=dtype):
+            answers = self.asked(module)(x), module(x)
+        assert_close(answers, (self.asked(module)(x), module(x)), rtol=1e-6, atol=1e-6)
+
+    def test_images_stay_where_they_are_whatever_the_default_device_is(self):
+        x = self.image("cpu")
+        module = self.make().eval()
+        expected = self.asked(module)(x), module(x)
+        with torch.device("meta"):
+            answers = self.asked(module)(x), module(x)
+        assert_close(answers, expected)
+
+    def test_forward_mode_and_mixed_second_derivatives(self, device):
+        module = self.make(device=device, dtype=torch.float64).eval()
+        x, along, across = (self.image(device, dtype=torch.float64) for _ in range(3))
+        step = 1e-5
+
+        def slope(x):
+            return torch.func.jvp(module, (x,), (along,))[1]
+
+        if not self.has_forward_mode:
+            with pytest.raises(NotImplementedError, match="forward AD"):
+                slope(x)
+            return
+        between = (module(x + step * along) - module(x - step * along)) / (2 * step)
+        assert_close(slope(x), between, rtol=1e-6, atol=1e-7)
+        bend = torch.func.jvp(slope, (x,), (across,))[1]
+        between = (slope(x + step * across) - slope(x - step * across)) / (2 * step)
+        assert_close(bend, between, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("dtype", FLOATS, ids=str)
     def test_dtype_and_device_are_keyword_arguments_and_pass_through(self, device, dtype):
@@ -237,6 +276,13 @@ class CompilerContract:
             assert_close(*gradients, rtol=1e-4, atol=1e-4)
             compilations.append(graphs.frame_count)
         assert (compilations[1] == compilations[0]) == dynamic
+
+    @pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+    def test_onnxruntime_gives_the_same_answers_at_any_batch_and_size(self):
+        module = self.make().eval()
+        x = self.image("cpu", batch=3, height=8, width=9)
+        found = onnx_answer(module, (self.image("cpu"),), (x,), {0: DIM, 2: DIM, 3: DIM})
+        assert_close(found, module(x).detach(), rtol=1e-5, atol=1e-5)
 
     def test_exports_with_any_batch_and_size(self, device):
         module = self.make(device=device).eval()
