@@ -72,6 +72,11 @@ class TestSettings(VisionContract, CompilerContract):
     def make(self, **kwargs):
         return SpatialTransformer(localisation_network(), **kwargs)
 
+    def make_for_onnx(self):
+        # Pooling to 2 x 2 is exported for the size of the example alone, to 1 x 1 for any.
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 6))
+        return SpatialTransformer(pool)
+
     def asked(self, module):
         return module.theta
 
@@ -86,6 +91,7 @@ class TestSettings(VisionContract, CompilerContract):
         assert module(x).dtype == dtype
         assert error.max() <= torch.finfo(dtype).eps / 2 * 1.01
 
+    @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
     def test_the_way_to_forward_mode_and_second_derivatives(self, device):
         module = self.make(device=device, dtype=torch.float64)
         x, along = (self.image(device, dtype=torch.float64) for _ in range(2))
