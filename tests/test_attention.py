@@ -656,6 +656,7 @@ class TestCrossAttentionSettings(MaskContract, SequenceCompilerContract):
         x, context = torch.randn(batch, length - 2, 4), torch.randn(batch, length, 6)
         mask = torch.rand(batch, 1, length) > 0.4
         mask[:1] = False  # a sequence that may see nothing
+        mask[1:, :, :2] = True  # and one with a choice: to a single key every query leads
         return x.to(device, dtype), context.to(device, dtype), mask.to(device)
 
 

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from children import CHECKS
 from torch import nn
 from torch.testing import assert_close
 
@@ -46,6 +47,50 @@ def moving(model):
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.uniform_(module.weight, 0.5, 1.5)
     return model
+
+
+ATTENTIONS = {
+    "none": None,
+    "squeeze-and-excitation": lambda channels: SqueezeExcitation(channels, 4),
+    "ECA": EfficientChannelAttention,
+    "CBAM": lambda channels: CBAM(channels, 4),
+}
+
+
+# Looked into
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
+def test_torchvision_extracts_its_features(torchvision, attention):
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    model = resnet18(attention, classes=5).eval()
+    nodes = {"layer1": "early", "layer4.1.attention": "gated", "fc": "logits"}
+    features = extraction.create_feature_extractor(model, nodes)
+    x, seen = image("cpu", size=32), {}
+    for name, key in nodes.items():
+        model.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, key=key: seen.update({key: output})
+        )
+    model(x)
+    found = features(x)
+    assert found.keys() == seen.keys()
+    for key, feature in found.items():
+        assert_close(feature, seen[key])
+
+
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck], ids=lambda block: block.__name__)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_blocks_call_the_layers_they_hold(torchvision, check, block):
+    x = 0.1 * torch.rand(2, 8, 6, 6)
+
+    def make():
+        module = block(8, 8, 2, ATTENTIONS["squeeze-and-excitation"])
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.abs_().mul_(0.3)  # no hidden unit is off, and no gate wide open
+        return module.eval()  # and batch normalisation lets all of it pass
+
+    check(make, lambda module: module(x))
 
 
 # Against others
