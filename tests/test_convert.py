@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +20,7 @@ from attnbook import (
     from_timm,
     from_torch,
 )
+from attnbook.convert import resnet_from_timm
 
 
 def randomised(module):
@@ -128,25 +132,6 @@ def test_from_timm_gives_equal_output(torchvision, device, make, kwargs, kind, d
 
 
 @pytest.mark.parametrize(
-    "make, kwargs, message",
-    [
-        (squeeze_excitation_of, {"add_maxpool": True}, "SEModule with add_maxpool=True has no"),
-        (squeeze_excitation_of, {"act_layer": nn.SiLU}, "SEModule with act=SiLU has no"),
-        (squeeze_excitation_of, {"norm_layer": nn.BatchNorm2d}, "with bn=BatchNorm2d has no"),
-        (squeeze_excitation_of, {"gate_layer": "hard_sigmoid"}, "with gate=Hardsigmoid has no"),
-        (eca_of, {"gate_layer": "hard_sigmoid"}, "EcaModule with gate=Hardsigmoid has no"),
-        (eca_of, {"use_mlp": True}, "EcaModule with .*conv2=Conv1d.* has no"),
-        (cbam_of, {"act_layer": nn.SiLU}, "CbamModule with act=SiLU has no"),
-        (cbam_of, {"gate_layer": "hard_sigmoid"}, "gate=Hardsigmoid, gate=Hardsigmoid has no"),
-    ],
-)
-def test_from_timm_refuses_options_without_a_counterpart(torchvision, make, kwargs, message):
-    layers = pytest.importorskip("timm.layers")
-    with pytest.raises(ValueError, match=message):
-        from_timm(make(layers, **kwargs))
-
-
-@pytest.mark.parametrize(
     "make, message",
     [
         (lambda layers: layers.CecaModule(40), "SEModule, EcaModule or CbamModule, not a CecaM"),
@@ -232,3 +217,189 @@ def test_cbam_from_official_refuses_what_is_not_one_block(device):
     ]:
         with pytest.raises(ValueError, match=message):
             cbam_from_official(other)
+
+
+# Every option of their constructors: carried, or refused by name
+
+# It gives equal output; where it cannot, the words by which it is refused stand instead.
+CARRIED = None
+NORM = partial(nn.BatchNorm2d, eps=0.1, momentum=0.3)
+# By class and option: what the module is made with, and what comes of it.
+OPTIONS = {
+    "MultiheadAttention": {
+        "embed_dim": ({"embed_dim": 12}, CARRIED),
+        "num_heads": ({"num_heads": 4}, CARRIED),
+        "dropout": ({"dropout": 0.5}, CARRIED),
+        "bias": ({"bias": False}, CARRIED),
+        "add_bias_kv": ({"add_bias_kv": True}, "add_bias_kv=True"),
+        "add_zero_attn": ({"add_zero_attn": True}, "add_zero_attn=True"),
+        "kdim": ({"kdim": 6}, CARRIED),
+        "vdim": ({"vdim": 10}, CARRIED),
+        "batch_first": ({"batch_first": True}, CARRIED),
+        "device": ({"device": "meta"}, CARRIED),
+        "dtype": ({"dtype": torch.float64}, CARRIED),
+    },
+    "SEModule": {
+        "channels": ({"channels": 24}, CARRIED),
+        "rd_ratio": ({"rd_ratio": 0.5}, CARRIED),
+        "rd_channels": ({"rd_channels": 3}, CARRIED),
+        "rd_divisor": ({"rd_divisor": 1}, CARRIED),
+        "add_maxpool": ({"add_maxpool": True}, "add_maxpool=True"),
+        "bias": ({"bias": False}, CARRIED),
+        "act_layer": ({"act_layer": nn.SiLU}, "act_layer=SiLU"),
+        "norm_layer": ({"norm_layer": NORM}, "norm_layer=BatchNorm2d"),
+        "gate_layer": ({"gate_layer": "hard_sigmoid"}, "gate_layer=Hardsigmoid"),
+        "device": ({"device": "meta"}, CARRIED),
+        "dtype": ({"dtype": torch.float64}, CARRIED),
+    },
+    "EcaModule": {
+        "channels": ({"channels": 300}, CARRIED),
+        "kernel_size": ({"kernel_size": 5}, CARRIED),
+        "gamma": ({"channels": 40, "gamma": 1}, CARRIED),
+        "beta": ({"channels": 40, "beta": 5}, CARRIED),
+        "act_layer": ({"channels": 40, "use_mlp": True, "act_layer": nn.SiLU}, "act_layer=SiLU"),
+        "gate_layer": ({"gate_layer": "hard_sigmoid"}, "gate_layer=Hardsigmoid"),
+        # timm reads these three with use_mlp only, which is refused.
+        "rd_ratio": ({"rd_ratio": 0.5}, CARRIED),
+        "rd_channels": ({"rd_channels": 3}, CARRIED),
+        "rd_divisor": ({"rd_divisor": 1}, CARRIED),
+        "use_mlp": ({"channels": 40, "use_mlp": True}, "use_mlp=True"),
+        "device": ({"device": "meta"}, CARRIED),
+        "dtype": ({"dtype": torch.float64}, CARRIED),
+    },
+    "CbamModule": {
+        "channels": ({"channels": 48}, CARRIED),
+        "rd_ratio": ({"rd_ratio": 0.5}, CARRIED),
+        "rd_channels": ({"rd_channels": 3}, CARRIED),
+        "rd_divisor": ({"rd_divisor": 8}, CARRIED),
+        "spatial_kernel_size": ({"spatial_kernel_size": 3}, CARRIED),
+        "act_layer": ({"act_layer": nn.SiLU}, "act_layer=SiLU"),
+        "gate_layer": ({"gate_layer": "hard_sigmoid"}, "gate_layer=Hardsigmoid"),
+        "mlp_bias": ({"mlp_bias": True}, CARRIED),
+        "device": ({"device": "meta"}, CARRIED),
+        "dtype": ({"dtype": torch.float64}, CARRIED),
+    },
+}
+# What the options above are added to.
+LEAST = {
+    "MultiheadAttention": {"embed_dim": 8, "num_heads": 2},
+    "SEModule": {"channels": 40},
+    "EcaModule": {},
+    "CbamModule": {"channels": 40},
+}
+
+
+def class_of(kind):
+    if kind == "MultiheadAttention":
+        return nn.MultiheadAttention
+    layers = pytest.importorskip("timm.layers")
+    return {**vars(layers), **vars(layers.cbam)}[kind]
+
+
+def made(kind, device, **kwargs):
+    """Return one of theirs, with random weights and moving averages that are not the first ones."""
+    theirs = randomised(class_of(kind)(**{**LEAST[kind], "device": device, **kwargs}))
+    for part in theirs.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2.0)
+    return theirs
+
+
+def converted(theirs):
+    if isinstance(theirs, nn.MultiheadAttention):
+        return from_torch(theirs)
+    return resnet_from_timm(theirs) if hasattr(theirs, "layer4") else from_timm(theirs)
+
+
+def assert_same_computation(ours, theirs):
+    """Both give equal output, and keep equal statistics, whatever is random in them."""
+    weight = next(theirs.parameters())
+    if isinstance(theirs, nn.MultiheadAttention):
+        inputs = [
+            torch.randn(3, rows, size, dtype=torch.float64).to(weight)
+            for rows, size in ((4, theirs.embed_dim), (5, theirs.kdim), (5, theirs.vdim))
+        ]
+        torch.manual_seed(1)
+        output = ours(*inputs)
+        torch.manual_seed(1)
+        swap = "b n e -> b n e" if theirs.batch_first else "b n e -> n b e"
+        swapped = (rearrange(tensor, swap) for tensor in inputs)
+        expected = theirs(*swapped, need_weights=False)[0]
+        if not theirs.batch_first:
+            expected = rearrange(expected, "n b e -> b n e")
+    else:
+        channels = next(size for size in (weight.shape[1], 40) if size > 1)
+        x = torch.randn(3, channels, 6, 5, dtype=torch.float64).to(weight)
+        output, expected = ours(x), theirs(x)
+        assert_close([*ours.buffers()], [*theirs.buffers()])
+    assert (output.device, output.shape) == (expected.device, expected.shape)
+    if weight.device.type != "meta":
+        assert_close(output, expected)
+
+
+@pytest.mark.parametrize(
+    "kind, option", [(kind, option) for kind, options in OPTIONS.items() for option in options]
+)
+def test_each_option_is_carried_or_refused_by_name(torchvision, device, kind, option):
+    parameters = inspect.signature(class_of(kind)).parameters
+    assert set(parameters) == set(OPTIONS[kind]), "an option is not in the table, or is no more"
+    kwargs, refused = OPTIONS[kind][option]
+    assert kwargs[option] not in (parameters[option].default, LEAST[kind].get(option))
+    theirs = made(kind, **{"device": device, **kwargs})
+    if refused:
+        with pytest.raises(ValueError, match=refused):
+            converted(theirs)
+        return
+    for training in (False, True):
+        assert_same_computation(converted(theirs.train(training)), theirs)
+
+
+@pytest.mark.parametrize(
+    "kwargs, refused",
+    [
+        ({"in_chans": 1}, "conv1.weight"),
+        ({"output_stride": 16}, "its output is another"),
+        ({"global_pool": "max"}, "its output is another"),
+        ({"stem_type": "deep", "stem_width": 32}, "conv1=Sequential"),
+        ({"replace_stem_pool": True}, "maxpool=Sequential"),
+        ({"avg_down": True}, "downsample"),
+        ({"act_layer": nn.SiLU}, "act1=SiLU"),
+        ({"aa_layer": nn.AvgPool2d}, "aa=AvgPool2d"),
+        ({"norm_layer": NORM}, CARRIED),
+        ({"norm_layer": partial(nn.SyncBatchNorm, momentum=0.3)}, "bn1=SyncBatchNorm"),
+        ({"drop_rate": 0.1}, "drop_rate=0.1"),
+        ({"drop_path_rate": 0.1}, "drop_path=DropPath"),
+        ({"drop_block_rate": 0.1}, "drop_block=DropBlock"),
+        ({"zero_init_last": False}, CARRIED),
+        ({"block_args": {"attn_layer": "se"}}, CARRIED),
+        ({"block_args": {"attn_layer": "cbam"}, "norm_layer": NORM}, CARRIED),
+        ({"block_args": {"attn_layer": "ese"}}, "attn_layer=EffectiveSEModule"),
+    ],
+    ids=str,
+)
+def test_options_of_timms_resnet_are_carried_or_refused_by_name(
+    torchvision, device, kwargs, refused
+):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("resnet18", num_classes=5, **kwargs)
+    if refused:
+        with pytest.raises(ValueError, match=refused):
+            resnet_from_timm(theirs)
+        return
+    theirs.to(device, torch.float64)
+    x = torch.randn(3, 3, 64, 64, dtype=torch.float64, device=device)
+    for training in (False, True):
+        ours = resnet_from_timm(theirs.train(training))
+        assert_close(ours(x), theirs(x))
+        buffers = {name.replace(".se.", ".attention."): b for name, b in theirs.named_buffers()}
+        assert_close(dict(ours.named_buffers()), buffers)
+
+
+def test_what_a_residual_branch_of_zeros_would_hide_is_seen(torchvision):
+    """timm starts the last normalisation of each branch with zeros: what is before it is mute."""
+    theirs = pytest.importorskip("timm").create_model("resnet18", num_classes=5)
+    resnet_from_timm(theirs)
+    theirs.layer2[1].act1 = nn.SiLU()
+    with pytest.raises(ValueError, match=r"layer2\.1\.act1=SiLU"):
+        resnet_from_timm(theirs)
