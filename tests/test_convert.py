@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from functools import partial
 
@@ -10,6 +11,15 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import nn
+from torch.nn.utils import (
+    parametrizations,
+    parametrize,
+    prune,
+    remove_spectral_norm,
+    remove_weight_norm,
+    spectral_norm,
+    weight_norm,
+)
 from torch.testing import assert_close
 
 from attnbook import (
@@ -403,3 +413,188 @@ def test_what_a_residual_branch_of_zeros_would_hide_is_seen(torchvision):
     theirs.layer2[1].act1 = nn.SiLU()
     with pytest.raises(ValueError, match=r"layer2\.1\.act1=SiLU"):
         resnet_from_timm(theirs)
+
+
+# What a copy keeps, and what it refuses to copy
+
+KEPT = {
+    "MultiheadAttention": {},
+    "MultiheadAttention of three sizes": {"kdim": 6, "vdim": 10},
+    "SEModule": {},
+    "EcaModule": {"kernel_size": 5},
+    "CbamModule": {"mlp_bias": True},
+    "ResNet": {},
+}
+
+
+@pytest.fixture(params=KEPT)
+def theirs(request, torchvision, device):
+    kind, kwargs = request.param.partition(" ")[0], KEPT[request.param]
+    if kind != "ResNet":
+        return made(kind, device, **kwargs)
+    create = pytest.importorskip("timm").create_model
+    return create("resnet18", num_classes=5, block_args={"attn_layer": "cbam"}).to(device)
+
+
+def their_name(name, theirs):
+    """Return the name in their module of what has this name in ours."""
+    layer, _, kind = name.rpartition(".")
+    if layer in ("q_proj", "k_proj", "v_proj"):
+        own = f"{layer}_{kind}"
+        return own if getattr(theirs, own, None) is not None else f"in_proj_{kind}"
+    return name.replace("attention", "se")
+
+
+def test_requires_grad_is_kept_of_each_parameter(theirs):
+    names = [name for name, _ in theirs.named_parameters()]
+    # Of a network every third at once, since it has many and its conversion runs it.
+    chosen = [names[i::3] for i in range(3)] if len(names) > 20 else [[name] for name in names]
+    for frozen in chosen:
+        theirs.requires_grad_(True)
+        for name in frozen:
+            theirs.get_parameter(name).requires_grad_(False)
+        for name, parameter in converted(theirs).named_parameters():
+            assert parameter.requires_grad == (their_name(name, theirs) not in frozen), name
+
+
+def test_training_is_kept_of_each_module(theirs):
+    names = [name for name, _ in theirs.named_modules()]
+    chosen = [names[i::3] for i in range(3)] if len(names) > 20 else [[name] for name in names]
+    for training in (True, False):
+        for others in chosen:
+            theirs.train(training)
+            for name in others:
+                theirs.get_submodule(name).training = not training
+            for name, part in converted(theirs).named_modules():
+                source = their_name(name, theirs)
+                if source in names:
+                    assert part.training == theirs.get_submodule(source).training, name
+
+
+def test_a_batch_norm_in_eval_mode_inside_a_training_module_stays_so(torchvision, device):
+    theirs = made("CbamModule", device).train()
+    theirs.spatial.conv.bn.eval()
+    ours = converted(theirs)
+    assert_same_computation(ours, theirs)
+    assert ours.spatial.conv.bn.num_batches_tracked == 0
+    assert_same_computation(ours.train(), theirs.train())
+    assert ours.spatial.conv.bn.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"eps": 0.1},
+        {"momentum": 0.7},
+        {"momentum": None},
+        {"affine": False},
+        {"track_running_stats": False},
+        {"eps": 0.1, "momentum": 0.7},
+    ],
+    ids=str,
+)
+def test_numbers_of_batch_norm_are_carried(torchvision, device, numbers):
+    theirs = made("CbamModule", device)
+    kind = type(theirs.spatial.conv.bn)
+    theirs.spatial.conv.bn = kind(1, apply_act=False, **numbers).to(device)
+    for training in (True, False):
+        ours = converted(theirs.train(training))
+        for _ in range(2):
+            assert_same_computation(ours, theirs)
+
+
+def reparametrised(part, name, how):
+    if how == "prune":
+        prune.random_unstructured(part, name, amount=1)
+        return partial(prune.remove, part, name)
+    if how == "parametrised":
+        parametrizations.weight_norm(part, name)
+        return partial(parametrize.remove_parametrizations, part, name)
+    if how == "orthogonal":
+        parametrizations.orthogonal(part, name)
+        return partial(parametrize.remove_parametrizations, part, name)
+    if how == "old weight_norm":
+        with pytest.warns(FutureWarning, match="deprecated"):
+            weight_norm(part, name)
+        return partial(remove_weight_norm, part, name)
+    spectral_norm(part, name)
+    return partial(remove_spectral_norm, part, name)
+
+
+@pytest.mark.parametrize(
+    "how", ["prune", "parametrised", "orthogonal", "old weight_norm", "old spectral_norm"]
+)
+@pytest.mark.parametrize(
+    "kind, layer, weight",
+    [
+        ("MultiheadAttention", "", "in_proj_weight"),
+        ("MultiheadAttention", "out_proj", "weight"),
+        ("SEModule", "fc2", "weight"),
+        ("EcaModule", "conv", "weight"),
+        ("CbamModule", "channel.fc1", "weight"),
+        ("CbamModule", "spatial.conv.conv", "weight"),
+        ("ResNet", "layer1.0.conv1", "weight"),
+        ("ResNet", "layer3.0.downsample.0", "weight"),
+        ("ResNet", "fc", "weight"),
+    ],
+)
+def test_a_computed_weight_is_refused_until_it_is_removed(torchvision, kind, layer, weight, how):
+    if kind == "ResNet":
+        theirs = pytest.importorskip("timm").create_model("resnet18", num_classes=5)
+    else:
+        theirs = made(kind, "cpu").eval()
+    remove = reparametrised(theirs.get_submodule(layer), weight, how)
+    message = f"a weight of {layer or 'the module'} is pruned or parametrised: .*remove"
+    with pytest.raises(ValueError, match=message):
+        converted(theirs)
+    remove()
+    if kind != "ResNet":
+        assert_same_computation(converted(theirs), theirs)
+
+
+def memory(module):
+    """Return where the tensors of a module lie: the address of the first byte of each storage."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+
+def test_no_storage_is_shared(theirs, tmp_path):
+    """A file of safetensors holds no two names of one tensor, unless the two are told to be one."""
+    ours = converted(theirs)
+    assert not memory(ours) & memory(theirs)
+    names = ours.state_dict().keys()
+    assert len(memory(ours)) == len(names)
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_model(ours, str(tmp_path / "ours.safetensors"))
+    assert safetensors.load_file(tmp_path / "ours.safetensors").keys() == names
+    again = copy.deepcopy(ours)
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+    safetensors.load_model(again, tmp_path / "ours.safetensors")
+    assert_close(again.state_dict(), ours.state_dict(), rtol=0, atol=0)
+
+
+def test_a_layer_that_stands_in_two_places_is_carried_to_both(torchvision, device):
+    theirs = pytest.importorskip("timm").create_model(
+        "resnet18", num_classes=5, block_args={"attn_layer": "se"}
+    )
+    theirs.layer1[1].conv1, theirs.layer1[1].se = theirs.layer1[0].conv1, theirs.layer1[0].se
+    theirs.layer1[1].bn1 = theirs.layer1[0].bn1
+    theirs.to(device, torch.float64).eval().requires_grad_(False)
+    ours = resnet_from_timm(theirs)
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+    assert len(memory(ours)) == len(ours.state_dict())
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64, device=device)
+    assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("kind", LEAST)
+def test_a_subclass_converts_unless_it_computes_something_else(torchvision, device, kind):
+    same = type("Same", (class_of(kind),), {"extra": 1})
+    theirs = made(kind, device).eval()
+    theirs.__class__ = same
+    assert_same_computation(converted(theirs), theirs)
+    theirs.__class__ = type("Other", (same,), {"forward": lambda self, x: x})
+    with pytest.raises(TypeError, match="not a Other"):
+        converted(theirs)
