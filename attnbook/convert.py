@@ -213,8 +213,8 @@ def resnet_from_timm(module: nn.Module) -> ResNet:
     Raises:
         TypeError: it is no ResNet of timm's.
         ValueError: it was made with an option that has no counterpart here: another depth or stem,
-            groups, dilation, another activation or pooling, drop_rate, drop_path or drop_block; or
-            its weights are pruned or otherwise computed.
+            groups, dilation, another activation, attention or pooling, SyncBatchNorm, drop_rate,
+            drop_path or drop_block; or its weights are pruned or otherwise computed.
 
     Example, where timm is installed: `resnet_from_timm(timm.create_model("seresnet50"))`.
     """
