@@ -66,6 +66,8 @@ TIMM = {
         "spatial.gate": "Sigmoid",
     },
 }
+# The options that timm makes these parts by, where theirs are other names.
+TIMM_OPTIONS = {"act": "act_layer", "bn": "norm_layer", "gate": "gate_layer"}
 # Those of its ResNet, by names without their digits.
 TIMM_RESNET = {
     "conv": "Conv2d",
@@ -89,7 +91,7 @@ def from_torch(module: nn.MultiheadAttention) -> MultiHeadAttention:
     (batch, 1, keys) and `~attn_mask` as (queries, keys). Weights are asked for by `attend`.
 
     Raises:
-        TypeError: it is no nn.MultiheadAttention.
+        TypeError: it is no nn.MultiheadAttention, nor a subclass that computes the same.
         ValueError: it was made with add_bias_kv or add_zero_attn, which have no counterpart here;
             its weights are of several dtypes, or pruned or otherwise computed.
 
@@ -99,7 +101,7 @@ def from_torch(module: nn.MultiheadAttention) -> MultiHeadAttention:
     >>> torch.allclose(from_torch(theirs)(x), theirs(x, x, x)[0], atol=1e-6)
     True
     """
-    if not isinstance(module, nn.MultiheadAttention):
+    if getattr(type(module), "forward", None) is not nn.MultiheadAttention.forward:
         raise TypeError(f"from_torch takes an nn.MultiheadAttention, not a {type(module).__name__}")
     if module.bias_k is not None:
         raise ValueError(
@@ -163,15 +165,17 @@ def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttentio
             f"not a {type(module).__name__}"
         )
     _check_plain(module)
-    foreign = [
-        f"{name.rpartition('.')[2]}={type(part).__name__}"
+    foreign = {
+        f"{TIMM_OPTIONS.get(last, last)}={type(part).__name__}"
         for name, part in module.named_modules()
+        for last in [name.rpartition(".")[2]]
         if name and type(part).__name__ != TIMM[kind].get(name, "not there")
-    ]
-    if getattr(module, "add_maxpool", False):
-        foreign.append("add_maxpool=True")
+    }
+    for option, made in {"add_maxpool": "add_maxpool", "use_mlp": "conv2"}.items():
+        if getattr(module, made, False):
+            foreign.add(f"{option}=True")
     if foreign:
-        raise ValueError(f"{kind} with {', '.join(foreign)} has no counterpart here")
+        raise ValueError(f"{kind} with {', '.join(sorted(foreign))} has no counterpart here")
     state = module.state_dict()
     if kind == "SEModule":
         hidden, channels = state["fc1.weight"].shape[:2]
@@ -209,8 +213,8 @@ def resnet_from_timm(module: nn.Module) -> ResNet:
     Raises:
         TypeError: it is no ResNet of timm's.
         ValueError: it was made with an option that has no counterpart here: another depth or stem,
-            groups, dilation, another activation or pooling, drop_rate, drop_path or drop_block; or
-            its weights are pruned or otherwise computed.
+            groups, dilation, another activation, attention or pooling, SyncBatchNorm, drop_rate,
+            drop_path or drop_block; or its weights are pruned or otherwise computed.
 
     Example, where timm is installed: `resnet_from_timm(timm.create_model("seresnet50"))`.
     """
@@ -227,14 +231,28 @@ def resnet_from_timm(module: nn.Module) -> ResNet:
         for expected in [TIMM_RESNET.get(name.rpartition(".")[2].rstrip("0123456789"))]
         if expected is not None and type(part).__name__ != expected
     }
-    dropped = [f"{name}={kind}" for name, kind in foreign.items() if "drop_" in name]
+    refused = {
+        f"attn_layer={type(part).__name__}"
+        for name, part in module.named_modules()
+        if name.endswith(".se") and _kind_in_timm(part) not in TIMM
+    }
+    # What shows in training only; SyncBatchNorm gathers over processes.
+    refused |= {
+        f"{name}={kind}"
+        for name, kind in foreign.items()
+        if "drop_" in name or kind == "SyncBatchNorm"
+    }
     if rate := getattr(module, "drop_rate", 0.0):
-        dropped.append(f"drop_rate={rate}")
-    if dropped:
-        raise ValueError(f"ResNet with {', '.join(dropped)} has no counterpart here")
+        refused.add(f"drop_rate={rate}")
+    if refused:
+        raise ValueError(f"ResNet with {', '.join(sorted(refused))} has no counterpart here")
     if not isinstance(module.get_submodule("fc"), nn.Linear):
         raise ValueError(f"ResNet with fc={foreign['fc']} has no counterpart here: num_classes=0?")
     theirs = copy.deepcopy(module).eval().float().cpu()
+    for norm in theirs.modules():
+        # timm's first weights of a branch's last normalisation: they would hide the branch.
+        if isinstance(norm, nn.BatchNorm2d) and norm.affine and not norm.weight.any():
+            nn.init.ones_(norm.weight)
     blocks = [[*theirs.get_submodule(f"layer{stage}").children()] for stage in (1, 2, 3, 4)]
     found = hasattr(blocks[0][0], "conv3"), tuple(map(len, blocks))
     depths = {(block.expansion == 4, depths): depth for depth, (block, depths) in DEPTHS.items()}
@@ -247,18 +265,20 @@ def resnet_from_timm(module: nn.Module) -> ResNet:
         for our_block, their_block in zip(our_blocks, their_blocks, strict=True):
             if isinstance(their_block.se, nn.Module):
                 our_block.attention = from_timm(their_block.se)
+    named = f": {', '.join(f'{name}={kind}' for name, kind in foreign.items())}" * bool(foreign)
     image = torch.linspace(-2, 2, 3 * 64 * 64, device="cpu").view(1, 3, 64, 64)
     try:
         _carry(theirs, ours)
         with torch.no_grad(), no_autocast(image.device):
             same = torch.allclose(ours(image), theirs(image), rtol=1e-2, atol=1e-3)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"its weights do not fit ResNet-{depths[found]}: {error}") from error
+        raise ValueError(
+            f"its weights do not fit ResNet-{depths[found]}: {error}{named}"
+        ) from error
     if not same:
-        named = ", ".join(f"{name}={kind}" for name, kind in foreign.items())
         raise ValueError(
             f"its weights fit ResNet-{depths[found]}, but its output is another: it was made with "
-            f"an option that has no counterpart here{': ' if named else ''}{named}"
+            f"an option that has no counterpart here{named}"
         )
     _carry(module, ours)
     return ours
@@ -350,7 +370,10 @@ def _carry(theirs: nn.Module, ours: nn.Module) -> None:
     Raises:
         ValueError: names or shapes of the weights differ.
     """
-    parts = {name.replace(".se", ".attention"): part for name, part in theirs.named_modules()}
+    parts = {
+        name.replace(".se", ".attention"): part
+        for name, part in theirs.named_modules(remove_duplicate=False)
+    }
     for name, norm in [*ours.named_modules()]:
         other = parts.get(name)
         if isinstance(norm, nn.BatchNorm2d) and isinstance(other, nn.BatchNorm2d):
