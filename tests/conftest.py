@@ -8,8 +8,10 @@ from hypothesis import settings
 
 # What is compared to the last digits has to be computed so. On a GPU, cuDNN by default rounds the
 # inputs of convolutions to 10 bits (TF32), and may choose kernels whose sums change with each run.
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cudnn.deterministic = True
+# (Only once: PyTorch's own test tools, which some tests import, forbid to set these afterwards.)
+if torch.backends.cudnn.allow_tf32 or not torch.backends.cudnn.deterministic:
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

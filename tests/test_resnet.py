@@ -81,14 +81,17 @@ def test_torchvision_extracts_its_features(torchvision, attention):
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck], ids=lambda block: block.__name__)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_blocks_call_the_layers_they_hold(torchvision, check, block):
-    x = 0.1 * torch.rand(2, 8, 6, 6)
+    x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
 
     def make():
-        module = block(8, 8, 2, ATTENTIONS["squeeze-and-excitation"])
+        module = block(8, 8, 2, ATTENTIONS["squeeze-and-excitation"]).double()
         with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.abs_().mul_(0.3)  # no hidden unit is off, and no gate wide open
-        return module.eval()  # and batch normalisation lets all of it pass
+            for parameter in module.attention.parameters():
+                parameter.abs_()  # no hidden unit is off, since what it sees is positive
+            for layer in module.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.bias.fill_(0.5)
+        return module
 
     check(make, lambda module: module(x))
 
