@@ -218,7 +218,7 @@ def warp(
     # https://github.com/pytorch/pytorch/issues/24823. It is given neither.
     lost = torch.isnan(theta).any(-1).any(-1)
     image = widened(x)
-    known = theta.to(image.dtype).nan_to_num(0.0, FAR, -FAR).clamp(-FAR, FAR)
+    known = theta.to(image.dtype).nan_to_num(0.0).clamp(-FAR, FAR)
     grid = affine_grid(known, height, width)
     sampled = F.grid_sample(image, grid, padding_mode=padding_mode, align_corners=False)
     # In place: another tensor of that size would take as long as the sampling.
