@@ -527,10 +527,10 @@ VALUE_ERRORS = {
     "context has 1 axes, but needs at least 2": lambda t: cross(t, context=(6,)),
     "{'x': (2,), 'context': (3,)}": lambda t: cross(t, x=(2, 2, 4), context=(3, 3, 6)),
     "to the scores' shape (5, 2, 3)": lambda t: cross(t, x=(5, 2, 4), mask=t(2, 4) > 0),
-    "lengths run from -1 to -1, but must lie": lambda t: padding_mask(-t(2).int(), 3),
-    "between 0 and keys=3": lambda t: padding_mask(4 * t(2).int(), 3),
+    "lengths run from -1 to -1, but must lie": lambda t: padding_mask(torch.tensor([-1, -1]), 3),
+    "between 0 and keys=3": lambda t: padding_mask(torch.tensor([4, 4]), 3),
     "lengths has shape (2, 1), but needs one axis": lambda t: padding_mask(t(2, 1).int(), 3),
-    "lengths run from 4 to 4": lambda t: padding_mask(4 * t(1).int(), 3),
+    "lengths run from 4 to 4": lambda t: padding_mask(torch.tensor([4]), 3),
 }
 TYPE_ERRORS = {
     "mask has dtype torch.float32, not torch.bool (True: may attend); terms to be added to the "
