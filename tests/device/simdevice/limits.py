@@ -30,6 +30,9 @@ NAMES = {
     r"calls_one_kernel": (
         "attention runs as PyTorch's formula, and not by one of CUDA's fused kernels"
     ),
+    r"tracers_without_values|under_every_tracer": (
+        "FakeTensorMode and make_fx intercept operators themselves, as the simulation does"
+    ),
 }
 PREFIX = "not simulated: "
 
