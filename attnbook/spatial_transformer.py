@@ -221,8 +221,9 @@ def warp(
     known = theta.to(image.dtype).nan_to_num(0.0).clamp(-FAR, FAR)
     grid = affine_grid(known, height, width)
     sampled = F.grid_sample(image, grid, padding_mode=padding_mode, align_corners=False)
-    # In place: another tensor of that size would take as long as the sampling.
-    sampled = sampled.mul_(torch.where(lost, torch.nan, 1.0)[:, None, None, None]).to(x.dtype)
+    # In place, and a sum: another tensor of that size, here or as its gradient, would take as long
+    # as the sampling.
+    sampled = sampled.add_(torch.where(lost, torch.nan, 0.0)[:, None, None, None]).to(x.dtype)
     if x.stride(3) > 1 == x.stride(1):  # channels_last, which grid_sample does not keep
         return sampled.contiguous(memory_format=torch.channels_last)
     return sampled
