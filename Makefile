@@ -122,7 +122,7 @@ shapes: $(VENV)/attnbook.done
 
 notebooks-check: $(VENV)/attnbook.done
 	@echo '== notebooks, run again and compared with their stored outputs'
-	@python tests/notebooks.py check --jobs $(JOBS)
+	@python tools/notebooks.py check --jobs $(JOBS)
 
 browser: $(VENV)/attnbook.done
 	@echo '== pages, in a browser'
@@ -132,7 +132,7 @@ slow: $(VENV)/attnbook.done
 	@echo '== slow tests'
 	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q -n $(JOBS) -m slow tests
 	@echo '== notebooks, with two threads: what they print must not depend on that'
-	@python tests/notebooks.py check --jobs 1 --threads 2
+	@python tools/notebooks.py check --jobs 1 --threads 2
 
 # Where there is no compiler it says so, and nothing has failed. tests/device/README.md says the rest.
 device: $(VENV)/attnbook.done
@@ -155,12 +155,12 @@ mutants: $(VENV)/attnbook.done $(VENV)/mutmut.done
 # --- Writing ----------------------------------------------------------------------------------
 
 notebooks: $(VENV)/attnbook.done
-	@python tests/notebooks.py run $(CHAPTERS)
-	@python tests/article_checked.py
+	@python tools/notebooks.py run $(CHAPTERS)
+	@python tools/article_checked.py
 
 repository: $(VENV)/attnbook.done
 	$(if $(URL),,$(error say where: make repository URL=https://github.com/someone/attnbook))
-	@python tests/notebooks.py repository '$(URL)'
+	@python tools/notebooks.py repository '$(URL)'
 
 requirements:
 	$(if $(PYTHON),,$(error $(NO_PYTHON)))

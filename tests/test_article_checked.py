@@ -6,7 +6,7 @@ import re
 
 import article_checked
 import pytest
-from notebook_rules import ROOT, Chapter, verdict_rows
+from rules import ROOT, Chapter, verdict_rows
 
 pytestmark = pytest.mark.book
 
@@ -23,7 +23,7 @@ def test_every_chapter_is_in_the_table_of_contents(chapters):
 
 def test_page_is_up_to_date(chapters):
     page = article_checked.PAGE.read_text(encoding="utf-8")
-    assert page == article_checked.page(chapters), "run python tests/article_checked.py"
+    assert page == article_checked.page(chapters), "run python tools/article_checked.py"
 
 
 def test_every_verdict_is_listed_and_leads_to_a_heading(chapters):

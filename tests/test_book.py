@@ -1,4 +1,4 @@
-"""Every chapter keeps every rule of `notebook_rules.py`, and every rule rejects what breaks it."""
+"""Every chapter keeps every rule of `tools/rules.py`, and every rule rejects what breaks it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from notebook_rules import RULES, Chapter, decimals, numbers
 from notebooks import METADATA, ROOT, SET_UP_CELL, address
+from rules import RULES, Chapter, decimals, numbers
 
 import attnbook
 from attnbook.exercises import Case, checker

@@ -80,7 +80,13 @@ def environment(shim: Path, report: Path, rounding: str | None, seed: int) -> di
 def commands(jobs: int) -> dict[str, list[str]]:
     """Return what can be run, as the start of a command line."""
     pytest = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "-p", "simdevice.limits"]
-    chapters = [sys.executable, str(TESTS / "notebooks.py"), "check", "--jobs", str(jobs)]
+    chapters = [
+        sys.executable,
+        str(TESTS.parent / "tools" / "notebooks.py"),
+        "check",
+        "--jobs",
+        str(jobs),
+    ]
     chapters += ["--longest", "600"]  # the simulation is no measure of speed
     return {
         "proof": [*pytest, str(HERE)],

@@ -1,6 +1,6 @@
 """Gather the verdicts of all chapters on one page, each with a link to what shows it.
 
-python tests/article_checked.py   writes book/article_checked.md
+python tools/article_checked.py   writes book/article_checked.md
 
 A row of a chapter's table names the headings that show it between double quotes; on the page they
 become links. A heading may stand in another chapter.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 from myst_parser.mdit_to_docutils.base import default_slugify
-from notebook_rules import ROOT, Chapter, verdict_rows
+from rules import ROOT, Chapter, verdict_rows
 
 PAGE = ROOT / "book" / "article_checked.md"
 OPENING = """\

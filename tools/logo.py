@@ -1,6 +1,6 @@
 """Draw the logo: four queries looking among four keys, each square as large as its weight.
 
-`python book/_ext/logo.py` writes book/_static/logo.svg and book/_static/favicon.svg.
+`python tools/logo.py` writes book/_static/logo.svg and book/_static/favicon.svg.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 SCORES = [[3.0, 0.6, 0.0, 0.2], [0.4, 0.2, 2.6, 0.9], [0.2, 2.8, 0.6, 0.4], [0.3, 0.0, 1.2, 3.0]]
 TILE, PALE, BRIGHT = "#12395b", "#9fc6e6", "#f0a830"
-STATIC = Path(__file__).parents[1] / "_static"
+STATIC = Path(__file__).parents[1] / "book" / "_static"
 
 
 def softmax(row: list[float]) -> list[float]:

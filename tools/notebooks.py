@@ -1,8 +1,8 @@
 """Run, compare and readdress the chapters: the commands behind `make` that need more than a line.
 
-python tests/notebooks.py run [attention eca ...]     run chapters, store their outputs
-python tests/notebooks.py check [attention eca ...]   run them again and compare (nbval, strict)
-python tests/notebooks.py repository URL              write the book's address wherever it stands
+python tools/notebooks.py run [attention eca ...]     run chapters, store their outputs
+python tools/notebooks.py check [attention eca ...]   run them again and compare (nbval, strict)
+python tools/notebooks.py repository URL              write the book's address wherever it stands
 
 A chapter runs as its reader runs it: from a folder that holds nothing else, against the package
 that is installed.

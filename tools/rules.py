@@ -187,7 +187,7 @@ def set_up_cell_is_the_same(chapter: Chapter) -> Iterator[str]:
         return
     i, cell = chapter.code[0]
     if cell.source != SET_UP_CELL.format(address=chapter.address):
-        yield f"cell {i} is not the set-up cell of tests/notebooks.py with {chapter.address}"
+        yield f"cell {i} is not the set-up cell of tools/notebooks.py with {chapter.address}"
     if cell.metadata.get("tags") != [IGNORED]:
         yield f"cell {i}, the set-up cell, is tagged {cell.metadata.get('tags')}, not [{IGNORED}]"
 
