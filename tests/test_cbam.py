@@ -281,7 +281,8 @@ def test_derivatives(device, check):
     def run(x, *values):
         return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
 
-    assert check(run, (x, *layer.parameters()))
+    # A GPU may add up in any order.
+    assert check(run, (x, *layer.parameters()), nondet_tol=1e-12)
 
 
 # Errors
