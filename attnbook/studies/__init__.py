@@ -1,16 +1,22 @@
 """Experiments too long for a chapter: each a module, its results stored beside it as JSON.
 
 `python -m attnbook.studies.<name>` runs one in full and stores what it found;
-with `--quick` it runs a small version and stores nothing.
+with `--quick` it runs a small version and stores nothing. A study that is made of jobs (its `run`
+takes `each`) also has `--jobs N`, `--device cuda` and `--dask ADDRESS`: see `runner`. One with a
+`question` in its record keeps to `protocol`, and a test holds it to that.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import json
+import os
 import platform
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -18,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from attnbook.studies.runner import Each
 
 FOLDER = Path(__file__).parent
 
@@ -38,25 +46,61 @@ def stored(name: str) -> dict[str, Any]:
 def main(
     run: Callable[..., dict[str, Any]], *, full: dict[str, Any], quick: dict[str, Any]
 ) -> None:
-    """Run a study from the command line: `run(**full)`, stored, or `run(**quick)`, printed."""
-    parser = argparse.ArgumentParser(description=run.__doc__)
+    """Run a study from the command line: `run(**full)`, stored, or `run(**quick)`, printed.
+
+    A study whose `run` takes `each` hands its jobs to that (see `runner`), and may be stopped and
+    started again, spread over processes and machines, and put on another device. What its `run`
+    returns is the record itself, whose `results` and other parts stand beside the settings.
+    """
+    name = Path(inspect.unwrap(run).__code__.co_filename).stem  # also where run is decorated
+    in_jobs = "each" in inspect.signature(run).parameters
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__name__}.{name}", description=inspect.getdoc(run)
+    )
     parser.add_argument("--quick", action="store_true", help="a small version; nothing is stored")
-    settings = quick if parser.parse_args().quick else full
+    if in_jobs:
+        parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 (default): all")
+        parser.add_argument("--device", default="cpu", help="where each job runs, e.g. cuda")
+        parser.add_argument("--dask", metavar="ADDRESS", help="a scheduler whose workers run them")
+        parser.add_argument("--fresh", action="store_true", help="use no job of an earlier start")
+    chosen = parser.parse_args()
+    settings = quick if chosen.quick else full
+    device = getattr(chosen, "device", "cpu")
     start = time.perf_counter()
-    results = run(**settings)
+    if in_jobs:
+        folder = None if chosen.quick else finished_jobs()
+        if chosen.fresh and folder is not None:
+            for kept in folder.glob(f"{name}-*"):
+                shutil.rmtree(kept)
+        each = Each(jobs=chosen.jobs, device=device, dask=chosen.dask, folder=folder, progress=True)
+        if run.__module__ == "__main__":  # another process has to find the jobs by their name
+            run = importlib.import_module(f"{__name__}.{name}").run
+        try:
+            found = run(each, **settings)
+        except KeyboardInterrupt:
+            sys.exit(f"Stopped. Finished jobs are kept in {folder}; the next start goes on there.")
+        seconds = each.seconds
+    else:
+        found = {"results": run(**settings)}
+        seconds = time.perf_counter() - start
     record = {
         "settings": settings,
-        "results": results,
-        "seconds": round(time.perf_counter() - start, 1),
-        "device": "CPU",  # no study's `run` takes another
+        **found,
+        "seconds": round(seconds, 1),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU",
         "versions": {"python": platform.python_version(), "torch": version("torch")},
         "commit": commit(),
     }
-    text = json.dumps(record, indent=1)
+    text = json.dumps(record, indent=1, ensure_ascii=False)
     print(text)
     if settings is full:
-        name = Path(inspect.unwrap(run).__code__.co_filename).stem  # also where run is decorated
         (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def finished_jobs() -> Path:
+    """Return the folder where finished jobs are kept, below the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "attnbook" / "studies"
 
 
 def difference(runs: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:

@@ -2,65 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from statistics import mean
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
-from attnbook.attention import (
-    AdditiveScore,
-    CosineScore,
-    Score,
-    attend,
-    dot_product_score,
-)
+from attnbook.attention import AdditiveScore, CosineScore, dot_product_score
 from attnbook.datasets import on_cpu
 from attnbook.studies import main
-
-KEYS, VALUES, PAIRS = 64, 16, 16
-
-
-def unscaled_score(query: Float[Tensor, "b i d"], key: Float[Tensor, "b j d"]) -> Tensor:
-    """Return q . k, not divided by anything."""
-    return dot_product_score(query, key) * math.sqrt(query.shape[-1])
-
-
-class Lookup(nn.Module):
-    """Reads a list of (key, value) pairs, and answers with the value of the key it is asked for."""
-
-    def __init__(self, score: Score, dim: int, *, model_dim: int = 64) -> None:
-        super().__init__()
-        self.score = score
-        self.key_embedding = nn.Embedding(KEYS, model_dim)
-        self.value_embedding = nn.Embedding(VALUES, model_dim)
-        self.q_proj = nn.Linear(model_dim, dim, bias=False)
-        self.k_proj = nn.Linear(model_dim, dim, bias=False)
-        self.logits = nn.Linear(model_dim, VALUES)
-
-    def forward(
-        self, asked: Int[Tensor, "b 1"], keys: Int[Tensor, "b j"], values: Int[Tensor, "b j"]
-    ) -> Float[Tensor, "b values"]:
-        """Return one logit for each possible value."""
-        query = self.q_proj(self.key_embedding(asked))
-        key = self.k_proj(self.key_embedding(keys))
-        context, _ = attend(query, key, self.value_embedding(values), score=self.score)
-        return self.logits(context[:, 0])
-
-
-@on_cpu
-def lookups(
-    count: int, generator: torch.Generator
-) -> tuple[Int[Tensor, "count 1"], Int[Tensor, "count j"], Int[Tensor, "count j"], Tensor]:
-    """Draw lists of pairs with different keys, one key of each list to ask for, and its value."""
-    keys = torch.rand(count, KEYS, generator=generator).argsort(-1)[:, :PAIRS]
-    values = torch.randint(VALUES, (count, PAIRS), generator=generator)
-    place = torch.randint(PAIRS, (count, 1), generator=generator)
-    return keys.gather(1, place), keys, values, values.gather(1, place)[:, 0]
-
+from attnbook.studies.dividing import Lookup, lookups, unscaled_score
 
 SCORES = {
     "dot product": lambda dim: unscaled_score,

@@ -1,0 +1,118 @@
+"""What every study does alike: tune each arm in the same way, and compare arms seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+import torch
+
+from attnbook.studies.runner import Each, Work
+
+FIRST_TUNING_SEED = 1000  # seeds that choose a setting are not those that measure with it
+
+
+def tune(
+    each: Each,
+    work: Work,
+    cells: Mapping[str, dict[str, Any]],
+    *,
+    setting: str,
+    values: Mapping[str, Sequence[float]],
+    seeds: int,
+    score: Callable[[Any], float],
+) -> dict[str, dict[str, float]]:
+    """Return for each cell the mean validation score of each value of the setting; more is better.
+
+    The values of a cell are a factor of sqrt(10) apart. As long as the best of them is the least or
+    the largest, one more is tried beyond it. A single value is taken as it is.
+
+    Args:
+        each: the runner.
+        work: the job; its result is scored on validation data.
+        cells: the arguments of each cell (an arm in one setting), without the tuned one and seed.
+        setting: the name of the argument that is tuned.
+        values: those of each cell to begin with.
+        seeds: how many seeds the mean is over.
+        score: takes the job's result.
+    """
+    found: dict[str, dict[float, float]] = {name: {} for name in cells}
+    waiting = [(name, value) for name in cells for value in values[name]]
+    while waiting:
+        jobs = [
+            {**cells[name], setting: value, "seed": FIRST_TUNING_SEED + seed}
+            for name, value in waiting
+            for seed in range(seeds)
+        ]
+        scores = [score(result) for result in each(work, jobs, what="tuning")]
+        for n, (name, value) in enumerate(waiting):
+            found[name][value] = mean(scores[n * seeds : (n + 1) * seeds])
+        waiting = [(name, value) for name in cells for value in beyond(found[name])]
+    return {
+        name: {f"{value:g}": round(by[value], 4) for value in sorted(by)}
+        for name, by in found.items()
+    }
+
+
+def beyond(scores: Mapping[float, float]) -> list[float]:
+    """Return the value to try next: beyond the best one if that is at an edge, else none.
+
+    >>> beyond({0.1: 0.5, 0.32: 0.7, 1.0: 0.9}), beyond({0.1: 0.5, 0.32: 0.7, 1.0: 0.6})
+    ([3.2], [])
+    """
+    best = max(scores, key=scores.__getitem__)
+    if len(scores) == 1 or min(scores) < best < max(scores):
+        return []
+    return [float(f"{best * 10 ** (0.5 if best == max(scores) else -0.5):.2g}")]
+
+
+def chosen(tuning: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return for each cell the value with the best score."""
+    return {name: float(max(by, key=by.__getitem__)) for name, by in tuning.items()}
+
+
+def compare(runs: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
+    """Return what is known about the mean of runs - baseline, paired seed by seed.
+
+    `mean` +- `half` is its 95 % interval and `p` the two-sided value of Student's t; `smallest` is
+    the effect that as many seeds with this spread would have shown in four of five studies. Where
+    all differences are the same number t has no value, and `p` is that of the sign test.
+
+    >>> compare([0.5, 0.7, 0.9], [0.4, 0.5, 0.6])
+    {'mean': 0.2, 'half': 0.2484, 'p': 0.0742, 'smallest': 0.3265, 'seeds': 3}
+    """
+    from scipy import optimize, stats  # noqa: PLC0415 (its import takes as long as that of torch)
+
+    from attnbook.studies import difference  # noqa: PLC0415 (it imports this module)
+
+    center, half = difference(runs, baseline)
+    n = len(runs)
+    gaps = torch.tensor(runs, dtype=torch.double) - torch.tensor(baseline, dtype=torch.double)
+    error = gaps.std().item() / n**0.5
+    if error < 1e-12:
+        p, smallest = 2.0 ** (1 - n) if abs(center) > 1e-12 else 1.0, 0.0
+    else:
+        edge = stats.t.ppf(0.975, n - 1)
+        p = 2 * stats.t.sf(abs(gaps.mean().item()) / error, n - 1)
+        power = lambda size: stats.nct.sf(edge, n - 1, size) - 0.8  # noqa: E731
+        smallest = optimize.brentq(power, 0, 100) * error
+    numbers = {"mean": center, "half": half, "p": p, "smallest": smallest}
+    return {name: float(f"{number:.4g}") for name, number in numbers.items()} | {"seeds": n}
+
+
+def holm(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the comparisons with `p_holm`, which is p corrected for how many there are.
+
+    Holm, 1979: the least of m values is multiplied by m, the next by m - 1 ..., none below one
+    before it. Where it is below 0.05, the statement may be made.
+
+    >>> found = holm({"a": {"p": 0.01}, "b": {"p": 0.04}, "c": {"p": 0.03}})
+    >>> [round(found[name]["p_holm"], 2) for name in "abc"]
+    [0.03, 0.06, 0.06]
+    """
+    corrected, least = {}, 0.0
+    for rank, name in enumerate(sorted(comparisons, key=lambda name: comparisons[name]["p"])):
+        least = max(least, min(1.0, (len(comparisons) - rank) * comparisons[name]["p"]))
+        corrected[name] = float(f"{least:.4g}")
+    return {name: {**found, "p_holm": corrected[name]} for name, found in comparisons.items()}
