@@ -396,7 +396,7 @@ FULL: dict[str, Any] = {
     },
     "tuning_seeds": 3,
     "tuning_steps": 150,
-    "attack_seeds": 5,
+    "attack_seeds": 3,
     "attack_steps": 2100,
 }
 QUICK: dict[str, Any] = {
