@@ -8,74 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from attnbook.attention import AdditiveScore, attend
 from attnbook.datasets import Characters, DatePair, date_pairs, on_cpu
 from attnbook.studies import main
+from attnbook.studies.influence import Translator, loss
 from attnbook.training import fit
-
-
-class Translator(nn.Module):
-    """Reads a text forwards and backwards, then writes another, looking back before each character.
-
-    Keys are the states of the reader, values the bare embeddings of the characters read; the query
-    is the state of the writer, which has seen what was written so far.
-    """
-
-    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
-        super().__init__()
-        self.source_embedding = nn.Embedding(len(source), dim)
-        self.reader = nn.GRU(dim, dim // 2, bidirectional=True, batch_first=True)
-        self.target_embedding = nn.Embedding(len(target), dim)
-        self.writer = nn.GRU(dim, dim, batch_first=True)
-        self.score = AdditiveScore(dim, dim, dim)
-        self.logits = nn.Sequential(
-            nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, len(target))
-        )
-
-    def attend(
-        self,
-        source: Int[Tensor, "b j"],
-        written: Int[Tensor, "b i"],
-        mask: Bool[Tensor, "#b #i #j"] | None = None,
-    ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
-        """Return logits of the character that follows each of those written, and the weights.
-
-        Padding is never attended to; `mask` may forbid more.
-        """
-        value = self.source_embedding(source)
-        key, _ = self.reader(value)
-        query, _ = self.writer(self.target_embedding(written))
-        text = rearrange(source != Characters.padding, "b j -> b 1 j")
-        mask = text if mask is None else text & mask
-        context, weights = attend(query, key, value, score=self.score, mask=mask)
-        return self.logits(torch.cat([query, context], dim=-1)), weights
-
-    def forward(
-        self, source: Int[Tensor, "b j"], written: Int[Tensor, "b i"]
-    ) -> Float[Tensor, "b i characters"]:
-        """Return the logits alone."""
-        return self.attend(source, written)[0]
-
-    @torch.no_grad()
-    def translate(self, source: Int[Tensor, "b j"], length: int) -> Int[Tensor, "b i"]:
-        """Write `length` characters, each the likeliest after those before it."""
-        written = torch.full_like(source[:, :1], Characters.start)
-        for _ in range(length):
-            following = self(source, written)[:, -1:].argmax(-1)
-            written = torch.cat([written, following], dim=1)
-        return written
-
-
-def loss(model: nn.Module, source: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each next character, given the source and the true characters before it."""
-    logits = rearrange(model(source, target[:, :-1]), "b i characters -> (b i) characters")
-    return F.cross_entropy(
-        logits, rearrange(target[:, 1:], "b i -> (b i)"), ignore_index=Characters.padding
-    )
 
 
 @torch.no_grad()

@@ -1,0 +1,413 @@
+"""Does a translator write what its largest weight looks at, and what does looking back buy?"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from statistics import fmean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from attnbook.attention import AdditiveScore, attend
+from attnbook.datasets import Characters, DatePair, date_pairs, on_cpu
+from attnbook.studies import main
+from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.runner import Each
+from attnbook.training import fit
+
+
+class Translator(nn.Module):
+    """Reads a text forwards and backwards, then writes another, looking back before each character.
+
+    Keys are the states of the reader, values the bare embeddings of the characters read; the query
+    is the state of the writer, which has seen what was written so far.
+    """
+
+    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
+        super().__init__()
+        self.source_embedding = nn.Embedding(len(source), dim)
+        self.reader = nn.GRU(dim, dim // 2, bidirectional=True, batch_first=True)
+        self.target_embedding = nn.Embedding(len(target), dim)
+        self.writer = nn.GRU(dim, dim, batch_first=True)
+        self.score = AdditiveScore(dim, dim, dim)
+        self.logits = nn.Sequential(
+            nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, len(target))
+        )
+
+    def attend(
+        self,
+        source: Int[Tensor, "b j"],
+        written: Int[Tensor, "b i"],
+        mask: Bool[Tensor, "#b #i #j"] | None = None,
+    ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
+        """Return logits of the character that follows each of those written, and the weights.
+
+        Padding is never attended to; `mask` may forbid more.
+        """
+        value = self.source_embedding(source)
+        key, _ = self.reader(value)
+        query, _ = self.writer(self.target_embedding(written))
+        text = rearrange(source != Characters.padding, "b j -> b 1 j")
+        mask = text if mask is None else text & mask
+        context, weights = attend(query, key, value, score=self.score, mask=mask)
+        return self.logits(torch.cat([query, context], dim=-1)), weights
+
+    def forward(
+        self, source: Int[Tensor, "b j"], written: Int[Tensor, "b i"]
+    ) -> Float[Tensor, "b i characters"]:
+        """Return the logits alone."""
+        return self.attend(source, written)[0]
+
+    @torch.no_grad()
+    def translate(self, source: Int[Tensor, "b j"], length: int) -> Int[Tensor, "b i"]:
+        """Write `length` characters, each the likeliest after those before it."""
+        written = torch.full_like(source[:, :1], Characters.start)
+        for _ in range(length):
+            following = self(source, written)[:, -1:].argmax(-1)
+            written = torch.cat([written, following], dim=1)
+        return written
+
+
+def loss(model: nn.Module, source: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of each next character, given the source and the true characters before it."""
+    logits = rearrange(model(source, target[:, :-1]), "b i characters -> (b i) characters")
+    return F.cross_entropy(
+        logits, rearrange(target[:, 1:], "b i -> (b i)"), ignore_index=Characters.padding
+    )
+
+
+class OneVector(Translator):
+    """The same with the whole text in one vector: the last states of the reader, both ways.
+
+    That is what translators had before attention. The writer starts from the vector, and sees it
+    again for each character.
+    """
+
+    def attend(
+        self,
+        source: Int[Tensor, "b j"],
+        written: Int[Tensor, "b i"],
+        mask: Bool[Tensor, "#b #i #j"] | None = None,
+    ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
+        """Return the logits of the next characters, and equal weights, since none are made."""
+        states, _ = self.reader(self.source_embedding(source))
+        forwards, backwards = states.chunk(2, dim=-1)
+        text = source != Characters.padding
+        last = rearrange(text.sum(-1) - 1, "b -> b 1 1").expand(-1, 1, forwards.shape[-1])
+        vector = torch.cat([forwards.gather(1, last), backwards[:, :1]], dim=-1)
+        query, _ = self.writer(self.target_embedding(written), vector.mT.movedim(-1, 0))
+        context = repeat(vector, "b 1 d -> b i d", i=written.shape[1])
+        weights = repeat(text / text.sum(-1, keepdim=True), "b j -> b i j", i=written.shape[1])
+        return self.logits(torch.cat([query, context], dim=-1)), weights
+
+
+class FixedPlaces(Translator):
+    """The same with weights that are learned for each pair of places, whatever stands there."""
+
+    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
+        super().__init__(source, target, dim)
+        self.places = nn.Parameter(torch.zeros(24, 24))
+
+    def attend(
+        self,
+        source: Int[Tensor, "b j"],
+        written: Int[Tensor, "b i"],
+        mask: Bool[Tensor, "#b #i #j"] | None = None,
+    ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
+        """Return the logits of the next characters, and the weights."""
+        value = self.source_embedding(source)
+        query, _ = self.writer(self.target_embedding(written))
+        text = rearrange(source != Characters.padding, "b j -> b 1 j")
+        scores = self.places[: written.shape[1], : source.shape[1]]
+        weights = scores.masked_fill(~text, float("-inf")).softmax(-1)
+        return self.logits(torch.cat([query, weights @ value], dim=-1)), weights
+
+
+ARMS = {"attention": Translator, "one vector": OneVector, "fixed places": FixedPlaces}
+LEARNED, TRIED, TESTED = 4000, 500, 1000  # dates to learn from, to choose a rate, to measure with
+
+
+def places(pair: DatePair) -> list[tuple[int, str, range]]:
+    """Return for letters and digits of the English date: number, kind, and where its answer stands.
+
+    A later letter of the month is open if two months begin with the letters before it and go on
+    differently, and decided if not. The place is a range of columns; column 0 is the start sign.
+    """
+    chinese = re.match(r"(\d+)\D(\d+)\D(\d+)", pair.chinese)
+    english = re.match(r"(\w+) (\d+), (\d+)", pair.english)
+    if chinese is None or english is None:
+        raise ValueError(f"{pair.chinese!r} or {pair.english!r} is not a date as expected")
+    year, month, day = (range(chinese.start(n) + 1, chinese.end(n) + 1) for n in (1, 2, 3))
+    found = []
+    for i, _ in enumerate(name := english[1]):
+        following = {m[i : i + 1] for m in calendar.month_name[1:] if m.startswith(name[:i])}
+        later = "later letter, open" if len(following) > 1 else "later letter, decided"
+        found.append((i, later if i else "first letter", month))
+    found += [(i, "day", day) for i in range(*english.span(2))]
+    kinds = "year, first digit", "year, second digit", "year, last digits", "year, last digits"
+    return found + [(i, k, year) for i, k in zip(range(*english.span(3)), kinds, strict=True)]
+
+
+def another_month(pair: DatePair) -> str:
+    """Return the Chinese date with another month that is written with as many digits."""
+    month = pair.date.month
+    other = month % 9 + 1 if month < 10 else month % 3 + 10
+    return re.sub(rf"(\D){month}(\D)", rf"\g<1>{other}\g<2>", pair.chinese, count=1)
+
+
+@torch.no_grad()
+def influence(
+    model: Translator, pairs: list[DatePair], source: Tensor, target: Tensor, other: Tensor
+) -> dict[str, dict[str, float]]:
+    """Return for each kind of character what its row of weights says, and what hiding does.
+
+    `looks`: the largest weight is on the field with the answer. `weight`: that on the field.
+    `changed, largest hidden`: another character is written once that place may not be looked at;
+    `changed, one other hidden`: once another place, drawn, may not; `changed, field hidden`: once
+    the whole field may not. `changed, another month`: once the source, `other`, names another one.
+    `heavy` is the share of characters whose largest weight is above 0.9, and `changed, largest
+    hidden, heavy` is for these alone, null if there are none.
+    """
+    written = target[:, :-1]
+    logits, weights = model.attend(source, written)
+    best, width = logits.argmax(-1), source.shape[1]
+    top = weights.argmax(-1)
+    field = torch.zeros_like(weights, dtype=torch.bool)
+    kinds = [places(pair) for pair in pairs]
+    for n, found in enumerate(kinds):
+        for i, _, span in found:
+            field[n, i, span] = True
+    drawn = torch.rand(weights.shape, generator=torch.Generator().manual_seed(0), device="cpu")
+    drawn = drawn.to(weights.device).masked_fill(weights == 0, 0)
+    drawn = drawn.scatter(-1, top[..., None], -1).argmax(-1)
+
+    def changed(mask: Tensor) -> Tensor:
+        return model.attend(source, written, mask)[0].argmax(-1) != best
+
+    largest = changed(F.one_hot(top, width) == 0)
+    columns = {
+        "looks": field.gather(-1, top[..., None])[..., 0],
+        "weight": (weights * field).sum(-1),
+        "changed, largest hidden": largest,
+        "changed, one other hidden": changed(F.one_hot(drawn, width) == 0),
+        "changed, field hidden": changed(~field),
+        "changed, another month": model.attend(other, written)[0].argmax(-1) != best,
+    }
+    measured = {name: column.float().tolist() for name, column in columns.items()}
+    heavy = (weights.amax(-1) > 0.9).tolist()
+    split: dict[str, list[tuple[int, int]]] = {}
+    for n, found in enumerate(kinds):
+        for i, kind, _ in found:
+            split.setdefault(kind, []).append((n, i))
+            if kind.startswith("later"):
+                ambiguous = pairs[n].english[0] in "JMA" and i < 3
+                split.setdefault(
+                    f"of {'J, M, A, 2 and 3' if ambiguous else 'the others'}", []
+                ).append((n, i))
+    result = {}
+    for kind, where in split.items():
+        result[kind] = {
+            name: fmean(rows[n][i] for n, i in where) for name, rows in measured.items()
+        }
+        sure = [measured["changed, largest hidden"][n][i] for n, i in where if heavy[n][i]]
+        result[kind] |= {
+            "heavy": len(sure) / len(where),
+            "changed, largest hidden, heavy": fmean(sure) if sure else None,
+            "characters": len(where),
+        }
+    return result
+
+
+@on_cpu
+def learn(
+    *,
+    arm: str,
+    dim: int,
+    lr: float,
+    steps: int,
+    seed: int,
+    dates: str = "test",
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Train one translator; return what it can do with dates that it has not seen.
+
+    `exact` is the share of dates that it writes without an error. It writes each character as the
+    likeliest after those before it, so a date is right if, after the true characters so far, the
+    true one is always the likeliest: one pass tells.
+    """
+    pairs = date_pairs(LEARNED + TRIED + TESTED)
+    sides = [pair.chinese for pair in pairs], [pair.english for pair in pairs]
+    characters = [Characters(texts) for texts in sides]
+    source, target = (c.encode(t).to(device) for c, t in zip(characters, sides, strict=True))
+    torch.manual_seed(seed)
+    model = ARMS[arm](*characters, dim).to(device)
+    data = source[:LEARNED], target[:LEARNED]
+    losses = fit(model, loss, data, steps=steps, batch_size=32, lr=lr, seed=seed)
+    part = slice(LEARNED, LEARNED + TRIED) if dates == "validation" else slice(-TESTED, None)
+    source, target, pairs = source[part], target[part], pairs[part]
+    with torch.no_grad():
+        best, value = model(source, target[:, :-1]).argmax(-1), loss(model, source, target).item()
+    right = (best == target[:, 1:]) | (target[:, 1:] == Characters.padding)
+    bins = max(1, steps // 20)
+    found = {
+        "exact": right.all(-1).float().mean().item(),
+        "loss": value,
+        "curve": [round(fmean(losses[n : n + bins]), 4) for n in range(0, steps, bins)],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    if arm == "attention" and dates == "test":
+        other = characters[0].encode([another_month(pair) for pair in pairs]).to(device)
+        other = F.pad(other, (0, source.shape[1] - other.shape[1]))
+        found["kinds"] = influence(model, pairs, source, target, other)
+    return found
+
+
+def run(
+    each: Each,
+    *,
+    seeds: int,
+    dim: int,
+    steps: int,
+    longer: int,
+    rates: list[float],
+    tuning_seeds: int,
+    attack_seeds: int,
+    narrow: list[int],
+) -> dict[str, Any]:
+    """Tune and train each translator, hide from it what it looks at, then attack what came.
+
+    The learning rate of an arm is the one with the least loss on dates for validation.
+    """
+    cells = {arm: {"arm": arm, "dim": dim, "steps": steps} for arm in ARMS}
+    tuning = tune(
+        each,
+        learn,
+        {arm: {**cell, "dates": "validation"} for arm, cell in cells.items()},
+        setting="lr",
+        values=dict.fromkeys(cells, rates),
+        seeds=tuning_seeds,
+        score=lambda found: -found["loss"],
+    )
+    best = chosen(tuning)
+    cells = {arm: {**cell, "lr": best[arm]} for arm, cell in cells.items()}
+    runs = {arm: repeat_of(each, cell, range(seeds), "results") for arm, cell in cells.items()}
+    runs[f"one vector, {longer} steps"] = repeat_of(
+        each, {**cells["one vector"], "steps": longer}, range(seeds), "results"
+    )
+    kinds = [found["kinds"] for found in runs["attention"]]
+
+    def of(kind: str, column: str) -> list[float]:
+        return [found[kind][column] for found in kinds]
+
+    exact = {name: [found["exact"] for found in rows] for name, rows in runs.items()}
+    comparisons = {
+        f"exact: attention - {name}": compare(exact["attention"], shares)
+        for name, shares in exact.items()
+        if name != "attention"
+    }
+    for column in COMPARED:
+        comparisons[f"{column}: later letter, open - decided"] = compare(
+            of("later letter, open", column), of("later letter, decided", column)
+        )
+    comparisons["later letter, decided: weight - changed, field hidden"] = compare(
+        of("later letter, decided", "weight"), of("later letter, decided", "changed, field hidden")
+    )
+    return {
+        "question": QUESTION,
+        "refuted_if": REFUTED_IF,
+        "tuning": tuning,
+        "chosen": best,
+        "seeds": list(range(seeds)),
+        "results": {
+            "exact": exact,
+            "parameters": {name: rows[0]["parameters"] for name, rows in runs.items()},
+            "kinds": kinds,
+        },
+        "curve": {
+            name: [
+                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
+            ]
+            for name, rows in runs.items()
+        },
+        "comparisons": holm(comparisons),
+        "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer, narrow=narrow),
+    }
+
+
+COMPARED = "weight", "changed, largest hidden", "changed, field hidden", "changed, another month"
+QUESTION = (
+    "Does hiding the place with the largest weight change the letter that is written also where "
+    "the letters before already decide it, and is one vector for the whole date worse than "
+    "looking back?"
+)
+REFUTED_IF = (
+    "Influence: hiding changes later letters of the month that are decided as often as those that "
+    "are open. One vector: with its rate tuned and three times the steps it writes as many dates "
+    "without an error as attention does."
+)
+
+
+def repeat_of(each: Each, cell: dict[str, Any], seeds: range, what: str) -> list[dict[str, Any]]:
+    """Return the results of one cell, one for each seed."""
+    return each(learn, [{**cell, "seed": seed} for seed in seeds], what)
+
+
+def attacks(
+    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, longer: int, narrow: list[int]
+) -> list[dict[str, Any]]:
+    """Return what was tried to overturn what the study says, and what came."""
+    attention, rate = cells["attention"], cells["attention"]["lr"]
+    plan = {
+        f"{longer} steps": {"attention": {**attention, "steps": longer},
+                            "fixed places": {**cells["fixed places"], "steps": longer}},
+        "three times the learning rate": {"attention": {**attention, "lr": round(3 * rate, 6)}},
+        "a third of the learning rate": {"attention": {**attention, "lr": round(rate / 3, 6)}},
+        "another block of seeds": {"attention": attention},
+    }  # fmt: skip
+    for dim in narrow:
+        plan[f"{dim} features, {longer} steps"] = {
+            arm: {**cells[arm], "dim": dim, "steps": longer} for arm in ("attention", "one vector")
+        }
+    found = []
+    for what, jobs in plan.items():
+        block = range(500, 500 + seeds) if "block" in what else range(seeds)
+        came: dict[str, Any] = {}
+        for arm, cell in jobs.items():
+            rows = repeat_of(each, cell, block, f"attack: {what}")
+            came[arm] = {"exact": [row["exact"] for row in rows]}
+            for kind in (
+                ("later letter, open", "later letter, decided") if arm == "attention" else ()
+            ):
+                came[arm][kind] = {c: [row["kinds"][kind][c] for row in rows] for c in COMPARED}
+        found.append({"tried": what, "came": came})
+    return found
+
+
+FULL: dict[str, Any] = {
+    "seeds": 10,
+    "dim": 32,
+    "steps": 400,
+    "longer": 1200,
+    "rates": [0.0032, 0.01, 0.032, 0.1, 0.32],
+    "tuning_seeds": 3,
+    "attack_seeds": 3,
+    "narrow": [8, 16],
+}
+QUICK: dict[str, Any] = {
+    "seeds": 2,
+    "dim": 8,
+    "steps": 6,
+    "longer": 7,
+    "rates": [0.01],
+    "tuning_seeds": 1,
+    "attack_seeds": 1,
+    "narrow": [4],
+}
+
+if __name__ == "__main__":
+    main(run, full=FULL, quick=QUICK)
