@@ -59,7 +59,7 @@ def main(
     )
     parser.add_argument("--quick", action="store_true", help="a small version; nothing is stored")
     if in_jobs:
-        parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 (default): all")
+        parser.add_argument("--jobs", type=int, help="processes; by default one for each core")
         parser.add_argument("--device", default="cpu", help="where each job runs, e.g. cuda")
         parser.add_argument("--dask", metavar="ADDRESS", help="a scheduler whose workers run them")
         parser.add_argument("--fresh", action="store_true", help="use no job of an earlier start")

@@ -88,7 +88,8 @@ def compare(runs: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
 
     center, half = difference(runs, baseline)
     n = len(runs)
-    gaps = torch.tensor(runs, dtype=torch.double) - torch.tensor(baseline, dtype=torch.double)
+    first, second = (torch.tensor(x, dtype=torch.double, device="cpu") for x in (runs, baseline))
+    gaps = first - second
     error = gaps.std().item() / n**0.5
     if error < 1e-12:
         p, smallest = 2.0 ** (1 - n) if abs(center) > 1e-12 else 1.0, 0.0

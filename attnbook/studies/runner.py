@@ -58,7 +58,8 @@ class Each:
         """Return the result of `work(**job)` for each job, in the order of the jobs."""
         where = {} if self.device is None else {"device": self.device}
         jobs = [{**job, **where} for job in jobs]
-        paths = [self._path(work, job) for job in jobs]
+        kept = self.folder and self.folder / sources(work)
+        paths = [kept and kept / file_name(work, job) for job in jobs]
         done = {n: json.loads(p.read_text()) for n, p in enumerate(paths) if p and p.exists()}
         waiting = [n for n in range(len(jobs)) if n not in done]
         bar = tqdm(total=len(jobs), initial=len(done), desc=what, disable=not self.progress)
@@ -73,12 +74,6 @@ class Each:
                 bar.update()
         self.seconds += sum(done[n]["seconds"] for n in range(len(jobs)))
         return [done[n]["result"] for n in range(len(jobs))]
-
-    def _path(self, work: Work, job: dict[str, Any]) -> Path | None:
-        if self.folder is None:
-            return None
-        key = f"{work.__module__}.{work.__qualname__} {json.dumps(job, sort_keys=True)}"
-        return self.folder / sources(work) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     @contextlib.contextmanager
     def _backend(self) -> Iterator[Callable[[Work, list[tuple[int, dict[str, Any]]]], Any]]:
@@ -113,6 +108,12 @@ def timed(work: Work, number: int, job: dict[str, Any]) -> tuple[int, dict[str, 
     finally:
         torch.set_num_threads(threads)
     return number, {"result": result, "seconds": time.process_time() - start}
+
+
+def file_name(work: Work, job: dict[str, Any]) -> str:
+    """Return the name of the file that keeps the result of a job."""
+    key = f"{work.__qualname__} {json.dumps(job, sort_keys=True)}"
+    return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def sources(work: Work) -> str:
