@@ -12,7 +12,7 @@ import torch
 import attnbook
 from attnbook import studies
 from attnbook.datasets import Characters, date_pairs
-from attnbook.studies import dates, same_task, scaling, small_data, stored, warps
+from attnbook.studies import dates, dividing, same_task, scaling, small_data, stored, warps
 
 SHARED = {"__init__", "protocol", "runner"}
 NAMES = sorted({path.stem for path in Path(studies.__file__).parent.glob("*.py")} - SHARED)
@@ -155,8 +155,8 @@ def test_alignment_of_a_perfect_reader(device):
 
 
 def test_lookups_have_an_answer():
-    asked, keys, values, answer = scaling.lookups(50, torch.Generator().manual_seed(0))
-    assert all(len(set(row.tolist())) == scaling.PAIRS for row in keys)
+    asked, keys, values, answer = dividing.lookups(50, torch.Generator().manual_seed(0))
+    assert all(len(set(row.tolist())) == dividing.PAIRS for row in keys)
     assert torch.equal(values[keys == asked], answer)
 
 

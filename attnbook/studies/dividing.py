@@ -1,4 +1,11 @@
-"""Does dividing the dot product by sqrt(d) matter for learning?"""
+"""Does dividing the dot product by sqrt(d) matter for learning?
+
+What was left after the attacks: at d = 256 dividing buys speed, 10 to 15 steps to 90 % instead of a
+hundred or more, and a wide range of learning rates. It does not buy ability: at a third of the
+tuned rate and with seven times the steps the undivided score has 96 to 100 % right, at the tuned
+rate with Adam it stays unstable. Most of it is the size of the scores at the start: smaller initial
+weights do nearly as well. No gradient vanishes at the start, that of queries and keys is larger.
+"""
 
 from __future__ import annotations
 
