@@ -405,7 +405,7 @@ FULL: dict[str, Any] = {
     "rates": [0.0032, 0.01, 0.032, 0.1, 0.32],
     "tuning_seeds": 3,
     "attack_seeds": 3,
-    "narrow": [8],
+    "narrow": [],
 }
 QUICK: dict[str, Any] = {
     "seeds": 2,
