@@ -112,7 +112,7 @@ def timed(work: Work, number: int, job: dict[str, Any]) -> tuple[int, dict[str, 
 
 def file_name(work: Work, job: dict[str, Any]) -> str:
     """Return the name of the file that keeps the result of a job."""
-    key = f"{work.__qualname__} {json.dumps(job, sort_keys=True)}"
+    key = f"{work.__module__}.{work.__qualname__} {json.dumps(job, sort_keys=True)}"
     return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
