@@ -80,7 +80,7 @@ def compare(runs: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
     all differences are the same number t has no value, and `p` is that of the sign test.
 
     >>> compare([0.5, 0.7, 0.9], [0.4, 0.5, 0.6])
-    {'mean': 0.2, 'half': 0.2484, 'p': 0.0742, 'smallest': 0.3265, 'seeds': 3}
+    {'mean': 0.2, 'half': 0.2484, 'p': 0.07418, 'smallest': 0.3264, 'seeds': 3}
     """
     from scipy import optimize, stats  # noqa: PLC0415 (its import takes as long as that of torch)
 
