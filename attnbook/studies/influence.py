@@ -291,6 +291,11 @@ def run(
     """Tune and train each translator, hide from it what it looks at, then attack what came.
 
     The learning rate of an arm is the one with the least loss on dates for validation.
+
+    What was left: where the letters before leave the next one open, hiding the place with the
+    largest weight changes half of the letters, and where they decide it one or two in a hundred,
+    though half of the weight is on the month there too. That one vector is worse was not left: with
+    its rate tuned it writes 98 % of the dates in as many steps, and all with three times as many.
     """
     cells = {arm: {"arm": arm, "dim": dim, "steps": steps} for arm in ARMS}
     tuning = tune(
@@ -344,7 +349,10 @@ def run(
             for name, rows in runs.items()
         },
         "comparisons": holm(comparisons),
-        "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer, narrow=narrow),
+        "attacks": [
+            *read_otherwise(kinds),
+            *attacks(each, cells, seeds=attack_seeds, longer=longer, narrow=narrow),
+        ],
     }
 
 
@@ -366,6 +374,31 @@ def repeat_of(each: Each, cell: dict[str, Any], seeds: range, what: str) -> list
     return each(learn, [{**cell, "seed": seed} for seed in seeds], what)
 
 
+def read_otherwise(kinds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return what the same translators say when the open and the decided are read in other ways."""
+    plan = {
+        "the whole field hidden": ("later letter", "changed, field hidden"),
+        "another month in the source, nothing hidden": ("later letter", "changed, another month"),
+        "only letters whose largest weight is above 0.9": (
+            "later letter",
+            "changed, largest hidden, heavy",
+        ),
+        "a place hidden that is not looked at most": ("later letter", "changed, one other hidden"),
+        "letters 2 and 3 of months with J, M, A against all other later ones": (
+            "of",
+            "changed, largest hidden",
+        ),
+    }
+    splits = {
+        "later letter": ("later letter, open", "later letter, decided"),
+        "of": ("of J, M, A, 2 and 3", "of the others"),
+    }
+    return [
+        {"tried": what, "came": {kind: [run[kind][column] for run in kinds] for kind in splits[by]}}
+        for what, (by, column) in plan.items()
+    ]
+
+
 def attacks(
     each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, longer: int, narrow: list[int]
 ) -> list[dict[str, Any]]:
@@ -383,7 +416,7 @@ def attacks(
             arm: {**cells[arm], "dim": dim, "steps": longer} for arm in ("attention", "one vector")
         }
     found = []
-    for what, jobs in plan.items():
+    for what, jobs in plan.items() if seeds else ():
         block = range(500, 500 + seeds) if "block" in what else range(seeds)
         came: dict[str, Any] = {}
         for arm, cell in jobs.items():
@@ -404,7 +437,7 @@ FULL: dict[str, Any] = {
     "longer": 1200,
     "rates": [0.0032, 0.01, 0.032, 0.1, 0.32],
     "tuning_seeds": 3,
-    "attack_seeds": 3,
+    "attack_seeds": 0,
     "narrow": [],
 }
 QUICK: dict[str, Any] = {
