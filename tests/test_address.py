@@ -151,11 +151,19 @@ def test_the_command_needs_nothing_and_takes_what_git_says(book):
         "The book lives at https://github.com/someone/attnbook, branch main."
     )
     assert run(book, "--check").returncode == 0
-    done = run(book, NEW.url, "--branch", NEW.branch)
+    assert run(book, NEW.url, "--branch", NEW.branch).returncode == 0
     assert book_address(book) == NEW
+
+
+def test_the_first_time_the_branch_is_the_one_that_git_was_given(book):
+    git(book, "init", "-q")
+    git(book, "remote", "add", "origin", "git@github.com:someone/attnbook.git")
     git(book, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
-    assert run(book).returncode == 0
-    assert book_address(book) == ("https://github.com/someone/attnbook", "trunk")
+    for branch in ("trunk", "edition-2"):
+        assert run(book).returncode == 0
+        assert book_address(book) == ("https://github.com/someone/attnbook", branch)
+        config = book / "_config.yml"
+        config.write_text(config.read_text().replace("trunk", "edition-2"))
 
 
 def test_what_goes_wrong_is_one_sentence(book):

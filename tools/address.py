@@ -192,6 +192,24 @@ def origin(root: Path = ROOT) -> tuple[str, str]:
     return git("remote", "get-url", "origin"), head.partition("/")[2]
 
 
+def _wanted(url: str, branch: str, now: Address) -> Address:
+    """Return the address that was asked for, or that git knows, or that _config.yml has."""
+    if url:
+        return parse(url, branch or now.branch)
+    url, head = origin()
+    if not url and not now.is_set:
+        raise RefusedError(
+            'git knows no remote "origin" here; say where the book lives: '
+            "make repository URL=https://github.com/someone/attnbook"
+        )
+    # Once an address is set, its branch may have been chosen by hand.
+    branch = branch or (not now.is_set and head) or now.branch
+    try:
+        return parse(url or now.url, branch)
+    except RefusedError as error:
+        raise RefusedError(f"git's origin will not do (URL=... names another): {error}") from error
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("url", nargs="?", default="", help="https://github.com/someone/attnbook")
@@ -209,13 +227,7 @@ def main() -> int:
                 )
             parse(now.url, now.branch)
             return 0
-        url, branch = (arguments.url, "") if arguments.url else origin()
-        if not url and not now.is_set:
-            raise RefusedError(
-                'git knows no remote "origin" here; say where the book lives: '
-                "make repository URL=https://github.com/someone/attnbook"
-            )
-        new = parse(url or now.url, arguments.branch or branch or now.branch)
+        new = _wanted(arguments.url, arguments.branch, now)
         changed = write(new)
     except OSError as error:
         print(f"{error.strerror}: {error.filename}", file=sys.stderr)
