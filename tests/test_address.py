@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -184,6 +185,35 @@ def test_what_goes_wrong_is_one_sentence(book):
         assert piece in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
         assert "secret" not in done.stderr
     assert contents(book) == before
+
+
+def test_on_github_the_address_is_committed_once(book, tmp_path):
+    """The commands of the workflow, in a copy of what somebody has pushed to GitHub."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "address.yml").read_text())
+    (commands,) = [step["run"] for step in workflow["jobs"]["write"]["steps"] if "run" in step]
+    hub, copy = tmp_path / "hub.git", tmp_path / "copy"
+    subprocess.run(["git", "init", "-q", "--bare", str(hub)], check=True)
+    git(book, "init", "-q", "-b", "main")
+    git(book, "add", ".")
+    git(book, "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "-m", "first")
+    git(book, "push", "-q", str(hub), "main")
+
+    def act(url: str, by_hand: str = "false") -> list[str]:
+        """Return what the branch on GitHub says after the workflow has run."""
+        subprocess.run(["git", "clone", "-q", "-b", "main", str(hub), str(copy)], check=True)
+        environment = {**os.environ, "URL": url, "BRANCH": "main", "BY_HAND": by_hand}
+        command = ["bash", "-eo", "pipefail", "-c", commands]
+        subprocess.run(command, cwd=copy, env=environment, check=True, capture_output=True)
+        shutil.rmtree(copy)
+        log = ["git", "-C", str(hub), "log", "--format=%s", "main"]
+        return subprocess.run(log, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    mine, fork = "https://github.com/someone/attnbook", "https://github.com/other/fork"
+    once = [f"The book lives at {mine}", "first"]
+    assert act(mine) == once
+    assert act(mine) == act(mine, "true") == once
+    assert act(fork) == once  # a fork keeps the address, or it would come back with every request
+    assert act(fork, "true") == [f"The book lives at {fork}", *once]
 
 
 def test_a_site_of_an_owner_stands_at_the_root():

@@ -171,7 +171,7 @@ def _replaced(text: str, earlier: set[Address], new: Address) -> str:
 def addressed(root: Path = ROOT) -> list[Path]:
     """Return the files in which the repository's address may stand."""
     names = ("_config.yml", "CITATION.cff", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-    kept = [root / name for name in (*names, "pyproject.toml", ".github/ISSUE_TEMPLATE/config.yml")]
+    kept = [root / name for name in (*names, "pyproject.toml")]
     book = [*sorted((root / "book").rglob("*.ipynb")), *sorted((root / "book").rglob("*.md"))]
     return [path for path in (*kept, *book) if path.is_file() and ".ipynb" not in path.parent.name]
 
