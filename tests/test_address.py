@@ -176,8 +176,11 @@ def test_the_first_time_the_branch_is_the_one_that_git_was_given(book):
 
 def test_what_goes_wrong_is_one_sentence(book):
     before = contents(book)
+    git(book.parent, "init", "-q")  # the address of a repository around this one is not this one's
+    git(book.parent, "remote", "add", "origin", "https://github.com/some/dotfiles")
+    said = [run(book)]
     git(book, "init", "-q")
-    said = [run(book), run(book, "--check"), run(book, "https://github.com/-bad-/b")]
+    said += [run(book), run(book, "--check"), run(book, "https://github.com/-bad-/b")]
     git(book, "remote", "add", "origin", "https://user:secret@gitlab.com/a/b")
     said.append(run(book))
     (book / "_config.yml").rename(book / "elsewhere.yml")
@@ -185,7 +188,14 @@ def test_what_goes_wrong_is_one_sentence(book):
     (book / "elsewhere.yml").rename(book / "_config.yml")
     for done, piece in zip(
         said,
-        ["no remote", "does not say yet", "'-bad-'", "not on github.com", "No such file"],
+        [
+            "no remote",
+            "no remote",
+            "does not say yet",
+            "'-bad-'",
+            "not on github.com",
+            "No such file",
+        ],
         strict=True,
     ):
         assert (done.returncode, done.stdout) == (1, "")

@@ -75,7 +75,7 @@ def parse(written: str, branch: str = "main") -> Address:
         RefusedError: it is not one of GitHub's, or GitHub allows no such name.
     """
     # A token that somebody keeps in git's configuration is shown to nobody.
-    shown = re.sub(r"//[^@/\s]+@", "//", written.strip())
+    shown = re.sub(r"[^@/\s]+@", "", written.strip())
     match = WRITTEN.fullmatch(written.strip())
     if not match:
         raise RefusedError(f"{shown!r} is not like https://github.com/someone/attnbook.")
@@ -188,6 +188,9 @@ def origin(root: Path = ROOT) -> tuple[str, str]:
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
+    top = git("rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != root.resolve():  # a repository around this one, or none
+        return "", ""
     head = git("symbolic-ref", "--short", "refs/remotes/origin/HEAD")
     return git("remote", "get-url", "origin"), head.partition("/")[2]
 
