@@ -351,6 +351,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
     "verdicts_are_known": [
         (swap("| holds |", "| mostly true |"), "mostly true"),
         (swap("| Verdict |", "| Judgement |"), "no table"),
+        (swap("## What the article says", "## What the article said"), "outside of the section"),
         (swap("| One key wins |\n| 4.1", "| |\n| 4.1"), "nothing under 'Shown in'"),
     ],
     "length_is_moderate": [

@@ -563,6 +563,9 @@ def verdicts_are_known(chapter: Chapter) -> Iterator[str]:
     rows = verdict_rows(chapter)
     if not rows and any(block.text.strip() == ARTICLE for block in chapter.headings):
         yield f'the section "{ARTICLE}" has no table with a column "Verdict"'
+    for block in chapter.blocks:
+        if (block.kind, block.text.strip()) == ("th", "Verdict") and block.section != ARTICLE:
+            yield f'cell {block.cell} has verdicts outside of the section "{ARTICLE}"'
     for i, row in rows:
         if row["Verdict"] not in VERDICTS:
             yield f"cell {i} has the verdict {row['Verdict']!r}; there are {VERDICTS}"
