@@ -41,7 +41,7 @@ help:
 	@echo 'make device       the last of these alone'
 	@echo 'make mutants      change the mechanisms in some 2000 small ways, and say which changes no test notices'
 	@echo 'make notebooks    run every chapter and store its outputs, and gather their verdicts; CHAPTERS="attention eca" runs some'
-	@echo 'make repository   URL=https://github.com/someone/attnbook: say where the book lives'
+	@echo 'make repository   say where the book lives: where git has it from, or URL=https://github.com/someone/attnbook'
 	@echo 'make requirements pin the newest packages that the chosen ones in requirements.txt allow'
 	@echo 'make clean        remove .venv, _build and caches'
 	@echo 'Each first sets up .venv, which takes some minutes once. PYTHON=/path/to/python chooses a Python.'
@@ -158,9 +158,9 @@ notebooks: $(VENV)/attnbook.done
 	@python tools/notebooks.py run $(CHAPTERS)
 	@python tools/article_checked.py
 
-repository: $(VENV)/attnbook.done
-	$(if $(URL),,$(error say where: make repository URL=https://github.com/someone/attnbook))
-	@python tools/notebooks.py repository '$(URL)'
+# Any Python 3 will do, and nothing needs to be installed.
+repository:
+	@$(or $(PYTHON),python3) tools/address.py $(if $(URL),'$(URL)') $(if $(BRANCH),--branch '$(BRANCH)')
 
 requirements:
 	$(if $(PYTHON),,$(error $(NO_PYTHON)))
