@@ -13,7 +13,6 @@ import re
 import shutil
 from importlib.metadata import files
 from pathlib import Path
-from typing import Any
 
 from py_mini_racer import MiniRacer
 from sphinx.application import Sphinx
@@ -88,11 +87,11 @@ class Typesetter:
             self.engine.close()
 
 
-def typeset_page(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
-) -> None:
-    """Put the finished formulas where their TeX stands, and the style sheet where there are any."""
-    typesetter: Typesetter = app.attnbook_typesetter  # pyright: ignore[reportAttributeAccessIssue]
+def typeset_pages(app: Sphinx, exception: Exception | None) -> None:
+    """Put finished formulas where TeX stands, in the contents too, and the style they need."""
+    if exception is not None or app.builder.format != "html":
+        return
+    typesetter = Typesetter()
 
     def finished(found: re.Match[str]) -> str:
         made = typesetter.typeset(html.unescape(found["tex"]).strip(), found["open"] == "[")
@@ -100,26 +99,21 @@ def typeset_page(
         opening = f'<{tag} class="{found["classes"]}"{found["rest"]}>'
         return f"{opening}{before}{made}{after}</{tag}>"
 
-    body = context.get("body", "")
-    context["body"] = FORMULA.sub(finished, body)
-    if context["body"] != body:
-        app.add_css_file("mathjax.css")
-
-
-def write_style(app: Sphinx, exception: Exception | None) -> None:
-    """Write the style sheet and the fonts of MathJax into the built site."""
-    typesetter: Typesetter = app.attnbook_typesetter  # pyright: ignore[reportAttributeAccessIssue]
-    if exception is None and app.builder.format == "html":
-        static = Path(app.outdir, "_static")
-        (static / "mathjax.css").write_text(typesetter.call("style()"), encoding="utf-8")
-        fonts = mathjax_folder() / "output" / "chtml" / "fonts" / "woff-v2"
-        shutil.copytree(fonts, static / "mathjax", dirs_exist_ok=True)
+    for path in sorted(Path(app.outdir).rglob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        typeset = FORMULA.sub(finished, text)
+        if typeset != text:
+            root = "../" * (len(path.relative_to(app.outdir).parts) - 1)
+            style = f'<link rel="stylesheet" href="{root}_static/mathjax.css" />'
+            path.write_text(typeset.replace("</head>", f"{style}\n</head>", 1), encoding="utf-8")
+    static = Path(app.outdir, "_static")
+    (static / "mathjax.css").write_text(typesetter.call("style()"), encoding="utf-8")
+    fonts = mathjax_folder() / "output" / "chtml" / "fonts" / "woff-v2"
+    shutil.copytree(fonts, static / "mathjax", dirs_exist_ok=True)
     typesetter.close()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect these steps to Sphinx."""
-    app.attnbook_typesetter = Typesetter()  # pyright: ignore[reportAttributeAccessIssue]
-    app.connect("html-page-context", typeset_page, priority=800)
-    app.connect("build-finished", write_style)
-    return {"parallel_read_safe": True, "parallel_write_safe": False}
+    app.connect("build-finished", typeset_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
