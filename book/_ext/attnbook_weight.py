@@ -37,6 +37,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         light = re.sub(ICONS_BY_SCRIPT, "", text)
+        light = light.replace("fab fa-github", "fas fa-code")  # a font of brands for one icon
         if path.stem != "search":
             light = re.sub(SEARCH, "", light)
         if light != text:
