@@ -26,7 +26,7 @@ def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
 @pytest.mark.parametrize("pixels", [360, 1440])
 def test_the_first_screen_says_what_for_whom_and_where_to_begin(page, pixels):
     with width(page, pixels):
-        for what in ("h1", "text=For people who can", "text=Read chapter 1"):
+        for what in ("h1", "p:has-text('For people who can')", "a:has-text('Read chapter 1')"):
             assert page.page.locator(f"article {what}").first.bounding_box()["y"] < 640
 
 
