@@ -4,7 +4,7 @@
   "use strict";
 
   function enlarge(figure) {
-    const shown = [...book-figure.querySelectorAll("img")].find((image) => image.offsetWidth > 0);
+    const shown = [...figure.querySelectorAll("img")].find((image) => image.offsetWidth > 0);
     const dialog = document.createElement("dialog");
     dialog.className = "figure-dialog";
     dialog.setAttribute("aria-label", "Enlarged figure");

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
+
 import pytest
 
-from .conftest import Visit
+from .conftest import ROOT, SITE, Visit
 from .test_site import mode, width
 
 pytestmark = pytest.mark.book
 
+CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
 GROUND = {"light": (255, 255, 255), "dark": (20, 23, 27)}
 # Of each figure that is shown the colour of two corners, and its smallest lettering on the screen:
 # what matplotlib scales by 0.1 is 10 units large, in the units of the picture's own width.
@@ -42,23 +46,53 @@ OPENED = """() => {
 FOCUSED = "() => document.activeElement.className"
 
 
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(f"book/{name}", marks=pytest.mark.xdist_group(f"book/{name}"))
+        for name in ("attention", "spatial_transformer")
+    ],
+)
+def chapter(request: pytest.FixtureRequest, open_page: Callable[..., Visit]) -> Iterator[Visit]:
+    visit = open_page(request.param)
+    yield visit
+    visit.page.close()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_figure_has_a_twin_a_size_and_a_way_to_enlarge_it(name: str) -> None:
+    page = SITE / "book" / f"{name}.html"
+    if not page.is_file():
+        pytest.skip("no built site: `make book` builds it")
+    html = page.read_text(encoding="utf-8")
+    images = re.findall(r'<img [^>]*src="\.\./_images/[^>]*>', html)
+    for light, dark in zip(images[::2], images[1::2], strict=True):
+        for image, kind, ground in ((light, "light", "#ffffff"), (dark, "dark", "#14171b")):
+            source = re.search(r'src="\.\./(.*?)"', image)
+            assert source and f'class="only-{kind}"' in image
+            assert re.search(r'width="\d+" height="\d+"', image) and 'loading="lazy"' in image
+            svg = (SITE / source[1]).read_text(encoding="utf-8")
+            assert re.findall(r"fill: (#\w+)", svg)[0] == ground
+    assert html.count('class="figure-enlarge"') == len(images) / 2 > 0
+
+
 @pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
 def test_figures_have_the_ground_of_the_page_and_lettering_that_can_be_read(
-    visit: Visit, scheme: str, pixels: int
+    chapter: Visit, scheme: str, pixels: int
 ) -> None:
-    with width(visit, pixels), mode(visit, scheme):
-        for figure in visit.page.evaluate(FIGURES):
+    with width(chapter, pixels), mode(chapter, scheme):
+        figures = chapter.page.evaluate(FIGURES)
+        assert len(figures) == 8
+        for figure in figures:
             assert figure["inside"]
             assert figure["corners"] == [[*GROUND[scheme]]] * 2
             assert figure["lettering"] >= 9
             assert figure["shapes"][0] == pytest.approx(figure["shapes"][1], rel=0.02)
 
 
-def test_figures_are_enlarged_by_key_and_click_and_give_the_focus_back(visit: Visit) -> None:
-    page = visit.page
-    if not page.locator(".book-figure").count():
-        pytest.skip("a page without figures")
-    with width(visit, 360):
+def test_figures_are_enlarged_by_key_and_click_and_give_the_focus_back(chapter: Visit) -> None:
+    page = chapter.page
+    with width(chapter, 360):
         figure = page.locator(".book-figure").first
         link = figure.locator(".figure-enlarge")
         alt = figure.locator("img").first.get_attribute("alt")
@@ -78,10 +112,10 @@ def test_figures_are_enlarged_by_key_and_click_and_give_the_focus_back(visit: Vi
         assert page.evaluate(FOCUSED) == "figure-enlarge"
 
 
-def test_paper_gets_black_on_white(visit: Visit) -> None:
-    with mode(visit, "dark"):
-        visit.page.emulate_media(media="print")
+def test_paper_gets_black_on_white(chapter: Visit) -> None:
+    with mode(chapter, "dark"):
+        chapter.page.emulate_media(media="print")
         for kind, shown in (("light", "block"), ("dark", "none")):
-            for image in visit.page.locator(f".book-figure img.only-{kind}").all():
+            for image in chapter.page.locator(f".book-figure img.only-{kind}").all():
                 assert image.evaluate("e => getComputedStyle(e).display") == shown
-        visit.page.emulate_media(media="screen")
+        chapter.page.emulate_media(media="screen")
