@@ -49,13 +49,15 @@ class Drawing(FigureCanvasSVG):
         metadata = {"Date": None, **(metadata or {})}
         super().print_svg(text, bbox_inches_restore=restore, metadata=metadata)
         svg = re.sub(r"data:image/png;base64,([^\"]+)", smaller, text.getvalue())
+        # On one line: a notebook stores every line of it as a line of its own.
+        svg = re.sub(r"\s*\n\s*", " ", re.sub(r">\s+<", "><", svg))
         width, height = (72 * inches + 2 * MARGIN for inches in self.figure.get_size_inches())
         ground = colors.to_hex(self.figure.get_facecolor())
         svg = re.sub(
             r'width="[\d.]+pt" height="[\d.]+pt" viewBox="[^"]*"([^>]*>)',
             f'width="{width:g}pt" height="{height:g}pt" '
             rf'viewBox="-{MARGIN} -{MARGIN} {width:g} {height:g}"\1'
-            f'\n <path d="M -{MARGIN} -{MARGIN} h {width:g} v {height:g} h -{width:g} z" '
+            f'<path d="M -{MARGIN} -{MARGIN} h {width:g} v {height:g} h -{width:g} z" '
             f'style="fill: {ground}"/>',
             svg,
             count=1,

@@ -86,6 +86,8 @@ def _recolour(element: ET.Element, pictures: list[Box]) -> None:
         return
     if style := element.get("style"):
         element.set("style", re.sub(r"#[0-9a-f]{6}\b", lambda c: dark_colour(c[0]), style))
+    if element.tag == f"{{{SVG}}}defs" or "scale" in element.get("transform", ""):
+        pictures = []  # places in here, such as those of a word's letters, are not the figure's
     for child in element:
         _recolour(child, pictures)
 
@@ -111,12 +113,13 @@ def _upon(element: ET.Element, pictures: list[Box]) -> bool:
 def dark_colour(colour: str) -> str:
     """Return a colour of a figure on white, #rrggbb, as it is on a dark ground.
 
-    A grey trades places: white becomes the ground, black the ink. A hue is lightened until it
+    A grey trades places: white becomes the ground, black the ink, and what lies between comes
+    nearer the ink, because on a dark ground a grey is harder to see. A hue is lightened until it
     stands out from the ground.
     """
     rgb = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
     if max(rgb) - min(rgb) < GREY:
-        light = sum(rgb) / 3 / 255
+        light = (sum(rgb) / 3 / 255) ** 1.5
         return _hex(tuple(light * g + (1 - light) * i for g, i in zip(GROUND, INK, strict=True)))
     steps = (tuple(c + (255 - c) * n / 50 for c in rgb) for n in range(51))
     return _hex(next(c for c in steps if contrast(c, GROUND) >= CONTRAST))
