@@ -91,12 +91,12 @@ def test_lettering_is_measured():
     ax.set(xticks=[], yticks=[])
     ax.text(0, 0, "twelve", fontsize=12)
     ax.text(0, 0.5, "nine, turned", fontsize=9, rotation=90)
-    ax.set_title("Bold & clear", fontsize=11)
+    ax.set_title("Bold & clear,\nwith $W$", fontsize=11)
     drawn = svg()
-    assert sorted(letterings(drawn)) == [9, 11, 12]
+    assert sorted(letterings(drawn)) == [9, 11, 11, 12]
     assert size(drawn) == (5 * 72 + 12, 2 * 72 + 12)
     assert narrowest(drawn) == 372
-    assert title(drawn) == "Bold &amp; clear"
+    assert title(drawn) == "Bold & clear, with W"
     plt.clf()
     plt.plot([1, 2])
     plt.gca().axis("off")

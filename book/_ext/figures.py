@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -50,10 +50,11 @@ def narrowest(svg: str) -> int:
 
 def title(svg: str) -> str:
     """Return the title of a figure: its first words in bold."""
-    found = re.search(
-        r"<!-- ((?:(?!-->).)*?) -->\s*<g[^>]*>\s*<defs>\s*<path id=\"[^\"]*Bold", svg, re.S
-    )
-    return " ".join(found[1].split()) if found else ""
+    for text in re.split(r'(?=<g id="text_)', svg):
+        if "Bold-" in text:
+            lines = re.findall(r"<!-- (.*?) -->", text, re.DOTALL)
+            return unescape(" ".join(lines)).replace("$", "")
+    return ""
 
 
 def dark(svg: str) -> str:

@@ -1,5 +1,6 @@
-// A click, a tap or the Enter key on its link shows a figure as large as the window. The dialog is
-// the browser's own: Escape closes it, and the focus goes back to where it was.
+// A click or a tap on a figure, or its button, shows it as large as the window. The dialog is the
+// browser's own: Escape closes it, and the focus goes back to where it was. Where no script runs, a
+// link to the picture stands in the button's place.
 (function () {
   "use strict";
 
@@ -36,12 +37,17 @@
   window.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll(".book-figure").forEach((figure) => {
       const [link, box] = [figure.querySelector(".figure-enlarge"), figure.querySelector(".figure-scroll")];
-      link.setAttribute("role", "button");
-      link.addEventListener("click", (event) => {
-        event.preventDefault();
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = link.className;
+      button.textContent = link.textContent;
+      button.setAttribute("aria-label", link.getAttribute("aria-label"));
+      button.addEventListener("click", () => enlarge(figure));
+      link.replaceWith(button);
+      box.addEventListener("click", () => {
+        button.focus({ preventScroll: true }); // where the focus goes back to
         enlarge(figure);
       });
-      box.addEventListener("click", () => link.focus({ preventScroll: true }) || enlarge(figure));
       sizes.observe(box);
     });
   });
