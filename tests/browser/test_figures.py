@@ -116,6 +116,8 @@ def test_paper_gets_black_on_white(chapter: Visit) -> None:
     with mode(chapter, "dark"):
         chapter.page.emulate_media(media="print")
         for kind, shown in (("light", "block"), ("dark", "none")):
-            for image in chapter.page.locator(f".book-figure img.only-{kind}").all():
+            images = chapter.page.locator(f".book-figure img.only-{kind}").all()
+            assert len(images) == 8
+            for image in images:
                 assert image.evaluate("e => getComputedStyle(e).display") == shown
         chapter.page.emulate_media(media="screen")
