@@ -92,7 +92,9 @@ def printed(text: str) -> NotebookNode:
 
 
 def figure() -> NotebookNode:
-    data = {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure size 640x480 with 1 Axes>"}
+    lettering = '<g transform="translate(2 9) scale(0.1 -0.1)"/>'
+    svg = f'<svg width="518pt" height="230pt">{lettering}</svg>'
+    data = {"image/svg+xml": svg, "text/plain": "<Figure size 640x480 with 1 Axes>"}
     return new_output("display_data", data=data)
 
 
@@ -206,6 +208,16 @@ def set_alt(alt: str) -> Break:
     return lambda notebook: notebook.cells[5].metadata.mystnb.image.update(alt=alt)
 
 
+def redraw(change: Callable[[str], dict[str, str]]) -> Break:
+    """Change what the first figure is."""
+
+    def redraw(notebook: NotebookNode) -> None:
+        output = notebook.cells[5].outputs[0]
+        output.data = nbformat.from_dict(change(output.data["image/svg+xml"]))
+
+    return redraw
+
+
 # Of every rule: what breaks it, and a piece of what it then says.
 BROKEN: dict[str, list[tuple[Break, str]]] = {
     "metadata_are_the_same": [
@@ -274,6 +286,10 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
     "figures_end_in_show": [
         (swap("plt.show()", "ax.plot([1, 2]);"), "plt.show()"),
         (swap("plt.show()", "fig"), "plt.show()"),
+    ],
+    "figures_can_be_read": [
+        (redraw(lambda svg: {"image/png": "iVBORw0KGgo="}), "not SVG"),
+        (redraw(lambda svg: {"image/svg+xml": svg.replace("0.1", "0.08")}), "583 pixels"),
     ],
     "figures_are_asserted": [(swap("assert 0.95 < 0.9512\n", ""), "asserts nothing")],
     "markdown_is_common": [

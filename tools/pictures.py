@@ -82,7 +82,7 @@ def cards() -> dict[str, str]:
     )
     grid = "".join(square(15 + 13.2 * j, 15 + 13.2 * i, 3) for i in range(6) for j in range(6))
     frame = (
-        f'<g transform="rotate(24 48 48)"><rect x="24" y="24" width="48" height="48" fill="none" '
+        '<g transform="rotate(24 48 48)"><rect x="24" y="24" width="48" height="48" fill="none" '
     )
     frame += f'stroke="{AMBER}" stroke-width="3"/></g>'
     bars = "".join(

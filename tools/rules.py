@@ -28,7 +28,8 @@ and versions ("section 2.3", "eq. 3.1", "PyTorch 2.13", 1.2.3). Cells tagged
 `numbers-checked-by-hand` are not read either.
 
 Figures. A cell that draws one ends in `plt.show()`, asserts what the figure's title claims, and has
-its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}.
+its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}. On the site a figure
+is as wide as its smallest lettering needs to be readable, and scrolls where the screen is narrower.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ import ast
 import contextlib
 import importlib
 import re
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,6 +54,9 @@ from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
 from notebooks import FOLDED, GPU, METADATA, ROOT, SET_UP_CELL
+
+sys.path.append(str(ROOT / "book" / "_ext"))
+from figures import narrowest
 
 ARTICLE = "What the article says"  # of a chapter on a mechanism that the article names
 LAST_SECTIONS = ["Exercises", "Sources"]
@@ -69,6 +74,7 @@ LONGEST_CODE_CELL = 20
 LONGEST_OUTPUT = 40
 WIDEST_OUTPUT = 100
 SHORTEST_ALT = 30
+WIDEST_FIGURE = 540  # pixels: on a phone, half a screen is scrolled to
 
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_labels=True)
 
@@ -331,6 +337,20 @@ def figures_are_asserted(chapter: Chapter) -> Iterator[str]:
     for i, cell in chapter.code:
         if _figures(cell) and not _asserts(cell):
             yield f"cell {i} draws a figure but asserts nothing of what its title claims"
+
+
+@rule
+def figures_can_be_read(chapter: Chapter) -> Iterator[str]:
+    """Figures are SVG, and no lettering is so small that it makes a figure wide on a phone."""
+    for i, cell in chapter.code:
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/svg+xml" in data:
+                width = narrowest(data["image/svg+xml"])
+                if width > WIDEST_FIGURE:
+                    yield f"cell {i} must be {width} pixels wide to be read, not {WIDEST_FIGURE}"
+            elif any(kind.startswith("image/") for kind in data):
+                yield f"cell {i} draws a figure that is not SVG (plotting.style() makes it one)"
 
 
 # --- Prose ----------------------------------------------------------------------------------------

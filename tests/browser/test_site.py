@@ -151,13 +151,6 @@ def test_pictures_have_words(visit: Visit) -> None:
         assert not re.search(r"[\w/]+\.(png|svg|jpe?g)\b|[0-9a-f]{16}", alt), f"{alt!r} is a path"
 
 
-def test_pictures_keep_their_colours_in_dark_mode(visit: Visit) -> None:
-    with mode(visit, "dark"):
-        for image in visit.page.locator(".cell_output img").all():
-            style = "e => [getComputedStyle(e).filter, getComputedStyle(e).backgroundColor]"
-            assert image.evaluate(style) == ["none", "rgb(255, 255, 255)"]
-
-
 def faults_of_access(visit: Visit, scheme: str, pixels: int) -> list[str]:
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     if not visit.page.evaluate("typeof axe === 'object'"):
