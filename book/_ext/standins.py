@@ -1,8 +1,8 @@
 """Draws the pages without torch: stand-ins for what the package imports and they do not need.
 
-The pages show stored outputs, and of the package its docstrings and signatures. So any name asked of
-a stand-in is a class of that name, which can be a base class, an annotation or a decorator. What is
-installed is used: in the full environment this module does nothing.
+The pages show stored outputs, and of the package its docstrings and signatures. So any name asked
+of a stand-in is a class of that name, which can be a base class, an annotation or a decorator. What
+is installed is used: in the full environment nothing is stood in for.
 """
 
 from __future__ import annotations
