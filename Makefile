@@ -61,7 +61,7 @@ help:
 	@echo 'PYTHON=/path/to/python chooses a Python; UV= has pip install where uv would.'
 
 book: $(SITE_READY)
-	@$(SITE)/bin/python tools/site.py
+	@$(SITE)/bin/python tools/build_site.py
 	@echo 'The site is in _build/html. To read it: python3 -m http.server -d _build/html'
 	@echo 'then open http://localhost:8000 (opened as files, its search cannot show what it finds).'
 
@@ -100,7 +100,7 @@ types: $(VENV)/attnbook.done
 
 site: $(VENV)/attnbook.done
 	@echo '== site'
-	@python tools/site.py
+	@python tools/build_site.py
 
 # Tests and doctests; every statement and branch of the package but 2 % is run.
 unit: $(VENV)/attnbook.done
@@ -135,7 +135,7 @@ device: $(VENV)/attnbook.done
 # .buildinfo holds a sum over Sphinx's settings, in which an environment leaves its mark.
 same: site $(LIGHT)/packages.done
 	@echo '== site, built without torch and compared'
-	@$(LIGHT)/bin/python tools/site.py --output _build/light
+	@$(LIGHT)/bin/python tools/build_site.py --output _build/light
 	@diff -rq -x .buildinfo _build/html _build/light/_build/html
 	@echo 'make same: every file of both is the same.'
 
@@ -155,7 +155,7 @@ mutants: $(VENV)/attnbook.done $(VENV)/mutmut.done
 # --- Writing ----------------------------------------------------------------------------------
 
 edit: $(VENV)/attnbook.done
-	@jupyter lab --config tools/jupyter_config.py $(if $(CHAPTER),"$$(python tools/notebooks.py path $(CHAPTER))",book)
+	@python tools/notebooks.py edit $(CHAPTER)
 
 check: $(VENV)/packages.done
 	$(if $(CHAPTER),,$(error say which: make check CHAPTER=eca))

@@ -21,8 +21,8 @@ SUPPORTED = (3, 11), (3, 13)
 # What uv and pip say of what goes wrong oftenest, and what it means.
 TROUBLE = {
     r"NewConnectionError|Max retries|ConnectTimeout|Read timed out|Connection refused|dns error"
-    r"|Name or service|getaddrinfo|client error \(Connect\)": "The package index could not be "
-    "reached: the first run needs a network connection",
+    r"|Name or service|getaddrinfo|client error \(Connect\)|from versions: none": "The package "
+    "index could not be reached: the first run needs a network connection",
     r"No space left on device": "There is no space left on the disk",
     r"DO NOT MATCH THE HASHES|Hash mismatch": "A package is not the file that was pinned, since "
     "its hash differs; if your package index builds packages itself, name another one",

@@ -1,7 +1,7 @@
 """Build the site; a warning, or more than a minute of one processor, is a failure.
 
-python tools/site.py                   into _build/html
-python tools/site.py --output FOLDER   into FOLDER/_build/html
+python tools/build_site.py                   into _build/html
+python tools/build_site.py --output FOLDER   into FOLDER/_build/html
 """
 
 from __future__ import annotations
