@@ -143,6 +143,7 @@ def test_no_network(fresh):
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
+    python.with_name("pip").touch()
     (fresh / "requirements-site.txt").write_text("attnbook-nowhere==1.0\n")
     nobody = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
     status, said = make(

@@ -70,7 +70,7 @@ def make(folder: Path, requirements: Path, uv: str, full: bool) -> None:
         environment = [sys.executable, "-m", "venv"]
         install = [python, "-m", "pip", "install"]
         install += ["--no-compile"] * (not full)
-    if not python.exists():
+    if not (python if uv else python.with_name("pip")).exists():
         logged([*environment, folder], folder)
     logged([*install, "-r", requirements], folder)
     if full:  # pyright's own program comes from the npm registry, when it first runs
