@@ -20,9 +20,10 @@ import environment
 import nbformat
 import notebooks
 import pytest
-from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebooks import BOOK, METADATA, ROOT
+
+pytestmark = pytest.mark.book
 
 # --- Pins -----------------------------------------------------------------------------------------
 
@@ -243,13 +244,16 @@ def as_jupyter_writes(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def test_what_jupyterlab_saves_is_the_chapter_as_it_was(tmp_path):
+    manager = importlib.import_module("jupyter_server.services.contents.largefilemanager")
     (hook,) = (argument for argument in notebooks.JUPYTERLAB if "hook" in argument)
-    manager = AsyncLargeFileManager(root_dir=str(tmp_path), pre_save_hook=hook.partition("=")[2])
+    contents = manager.AsyncLargeFileManager(
+        root_dir=str(tmp_path), pre_save_hook=hook.partition("=")[2]
+    )
     stored = (BOOK / "eca.ipynb").read_bytes()
     notebook = as_jupyter_writes(nbformat.reads(stored.decode(), as_version=4))
     content = json.loads(nbformat.writes(notebook))
     model = {"type": "notebook", "format": "json", "content": content}
-    asyncio.run(manager.save(model, "eca.ipynb"))
+    asyncio.run(contents.save(model, "eca.ipynb"))
     assert (tmp_path / "eca.ipynb").read_bytes() == stored
 
 
