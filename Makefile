@@ -133,8 +133,10 @@ device: $(VENV)/attnbook.done
 	@python tests/device --jobs $(JOBS)
 
 # .buildinfo holds a sum over Sphinx's settings, in which an environment leaves its mark.
-same: site $(LIGHT)/packages.done
-	@echo '== site, built without torch and compared'
+same: $(VENV)/attnbook.done $(LIGHT)/packages.done
+	@echo '== site, built anew with torch and without, and compared'
+	@rm -rf _build/html _build/light
+	@python tools/build_site.py
 	@$(LIGHT)/bin/python tools/build_site.py --output _build/light
 	@diff -rq -x .buildinfo _build/html _build/light/_build/html
 	@echo 'make same: every file of both is the same.'

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ def main() -> None:
     command = [str(Path(sys.prefix, "bin", "jupyter-book")), "build", str(ROOT), "-q"]
     command += ["-W", "-n", "--keep-going", "--path-output", str(output.parent)]
     if builds_all(output / "html" / "book" / "index.html", builder):
+        # Addresses of scripts and styles depend on what an earlier build has left.
+        shutil.rmtree(output / "html", ignore_errors=True)
         command.append("--all")
     builder.unlink(missing_ok=True)
     start = time.monotonic()
@@ -46,7 +49,11 @@ def builds_all(page: Path, builder: Path) -> bool:
 
     That is the look, what all pages share, and what is installed.
     """
-    if not builder.exists() or builder.read_text(encoding="utf-8") != sys.prefix:
+    if (
+        not page.exists()
+        or not builder.exists()
+        or builder.read_text(encoding="utf-8") != sys.prefix
+    ):
         return True
     shared = [ROOT / "_config.yml", ROOT / "_toc.yml", Path(sys.prefix, "packages.done")]
     for folder in ("_static", "_ext"):
