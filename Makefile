@@ -54,7 +54,7 @@ help:
 	@echo 'make device       the last of these alone'
 	@echo 'make same         compare the site that is built without torch with the one built with it'
 	@echo 'make mutants      change the mechanisms in some 2000 small ways, and say which changes no test notices'
-	@echo 'make repository   URL=https://github.com/someone/attnbook: say where the book lives'
+	@echo 'make repository   say where the book lives: where git has it from, or URL=https://github.com/someone/attnbook'
 	@echo 'make requirements write uv.lock and the requirements files from what pyproject.toml chooses'
 	@echo 'make clean        remove the environments, _build and caches'
 	@echo 'make book sets up .venv-site, which takes half a minute once, and all others .venv, which takes some minutes once.'
@@ -167,9 +167,9 @@ notebooks: $(VENV)/attnbook.done
 	@python tools/notebooks.py run $(CHAPTERS)
 	@python tools/article_checked.py
 
-repository: $(VENV)/attnbook.done
-	$(if $(URL),,$(error say where: make repository URL=https://github.com/someone/attnbook))
-	@python tools/notebooks.py repository '$(URL)'
+# Any Python 3 will do, and nothing needs to be installed.
+repository:
+	@$(or $(PYTHON),python3) tools/address.py $(if $(URL),'$(URL)') $(if $(BRANCH),--branch '$(BRANCH)')
 
 # What a build of torch for CUDA needs, and one for the CPU does not: pip asks the torch that it finds.
 CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton

@@ -1,11 +1,10 @@
-"""Run, compare and readdress the chapters: the commands behind `make` that need more than a line.
+"""Run and compare the chapters: the commands behind `make` that need more than a line.
 
 python tools/notebooks.py run [attention eca ...]     run chapters, store their outputs
 python tools/notebooks.py check [attention eca ...]   run them again and compare (nbval, strict)
 python tools/notebooks.py rules eca                   test a chapter against the rules, in seconds
 python tools/notebooks.py normalise book/eca.ipynb     remove from files what is the machine's
 python tools/notebooks.py edit [eca]                   open JupyterLab, on a chapter
-python tools/notebooks.py repository URL              write the book's address wherever it stands
 
 A chapter runs as its reader runs it: from a folder that holds nothing else, against the package
 that is installed.
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +26,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import nbformat
-import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -37,26 +34,39 @@ ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
 
 # The first code cell of every chapter. It touches neither torch nor numpy: the package asks for
-# lower bounds only, and Colab has both.
+# lower bounds only, and Colab has both. pip fails without stopping the cell and at length, so it is
+# silenced, and what is missing then is said in one sentence in the place of a traceback. (Not as an
+# ImportError, to which Colab adds advice of its own.)
 SET_UP_CELL = """\
-# In Colab this installs the book's package. Where the package is there, it installs nothing.
+# In Colab and Kaggle this installs the book's package; where that is there already, nothing.
 import importlib.util
 
 if importlib.util.find_spec("attnbook") is None:
-    %pip install -q "attnbook[book] @ git+{address}@main"
+    %pip install -qqq "attnbook[book] @ git+{url}@{branch}"
+    importlib.invalidate_caches()
+    if importlib.util.find_spec("attnbook") is None:
+        stop = RuntimeError(
+            "attnbook could not be installed from {url}: "
+            "switch this machine's internet on and run the cell again; or upload the book's wheel "
+            "and run %pip install attnbook-*.whl; or, if the book is yours, run make repository."
+        )
+        stop._render_traceback_ = lambda: [str(stop)]
+        raise stop
 
 import torch
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 print("device:", torch.cuda.get_device_name() if device.type == "cuda" else "CPU")"""
 
-# Colab gives a GPU where it is asked for one. The version of Python is left out, because it would
-# change with whoever stored the outputs.
+# The version of Python is left out, because it would change with whoever stored the outputs.
 METADATA = {
-    "accelerator": "GPU",
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# A chapter may have this besides: Colab then gives a GPU, out of what a reader may use in a day.
+GPU = {"accelerator": "GPU"}
+# What folds a cell in Colab and in JupyterLab; the site reads the tag.
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
 
 JUPYTERLAB = [
     f"--ServerApp.root_dir={ROOT}",
@@ -64,12 +74,6 @@ JUPYTERLAB = [
 ]
 
 LONGEST_CHAPTER = 120  # seconds; the book promises 40 on two quiet cores
-ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w-]+")
-
-
-def address(root: Path = ROOT) -> str:
-    """Where the repository lives, as _config.yml says it."""
-    return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
 
 
 def chapters(names: Iterable[str] = (), book: Path = BOOK) -> list[Path]:
@@ -146,16 +150,19 @@ def run_all(paths: list[Path], threads: int) -> int:
 
 
 def normalise(notebook: NotebookNode) -> None:
-    """Remove what differs from one writer's machine to the next."""
-    notebook.metadata = nbformat.from_dict(METADATA)
+    """Remove what differs from one writer's machine to the next; fold what the site folds."""
+    gpu = {key: value for key, value in GPU.items() if notebook.metadata.get(key) == value}
+    notebook.metadata = nbformat.from_dict({**gpu, **METADATA})
     count = 0
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
         count += 1
         cell.execution_count = count
-        for key in ("execution", "ExecuteTime"):
+        for key in ("execution", "ExecuteTime", *FOLDED):
             cell.metadata.pop(key, None)
+        if "hide-input" in cell.metadata.get("tags", []):
+            cell.metadata.update(nbformat.from_dict(FOLDED))
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
@@ -224,28 +231,6 @@ def rules(paths: list[Path]) -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def repository(new: str, root: Path = ROOT) -> list[Path]:
-    """Write the address `new` wherever the old one stands; return the files that were changed."""
-    new = new.strip().removesuffix("/").removesuffix(".git")
-    if not ADDRESS.fullmatch(new):
-        raise SystemExit(f"{new} is not like https://github.com/someone/attnbook (Colab asks so).")
-    old = re.compile(re.escape(address(root)) + r"(?![\w-])")
-    changed = []
-    for path in addressed(root):
-        text = path.read_bytes().decode()
-        if old.search(text):
-            path.write_bytes(old.sub(new, text).encode())
-            changed.append(path)
-    return changed
-
-
-def addressed(root: Path = ROOT) -> list[Path]:
-    """Return the files in which the repository's address may stand."""
-    names = ["_config.yml", "CITATION.cff", "README.md", "pyproject.toml"]
-    kept = [root / name for name in names if (root / name).exists()]
-    return kept + sorted((root / "book").rglob("*.ipynb")) + sorted((root / "book").rglob("*.md"))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -260,7 +245,6 @@ def main() -> int:
     commands.choices["check"].add_argument("--longest", type=int, default=LONGEST_CHAPTER)
     commands.add_parser("normalise").add_argument("files", nargs="+", type=Path)
     commands.add_parser("edit").add_argument("chapter", nargs="?")
-    commands.add_parser("repository").add_argument("url")
     arguments = parser.parse_args()
     if arguments.command == "check":
         return check(
@@ -277,10 +261,6 @@ def main() -> int:
         return 0
     if arguments.command == "rules":
         return rules(chapters(arguments.chapters))
-    if arguments.command == "repository":
-        for path in repository(arguments.url):
-            print(path.relative_to(ROOT))
-        return 0
     return run_all(chapters(arguments.chapters), arguments.threads)
 
 
