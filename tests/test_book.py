@@ -254,6 +254,10 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (alter(lambda nb: nb.cells[3].update(execution_count=None)), "execution counts are"),
         (add(""), "is empty"),
     ],
+    "outputs_are_stored": [
+        (alter(lambda nb: nb.cells[3].outputs.clear()), "cell 3 has lost its output"),
+        (alter(lambda nb: nb.cells[5].outputs.clear()), "cell 5 has lost its output"),
+    ],
     "nothing_went_wrong": [
         (add("1 / 0", new_output("error", ename="ZeroDivisionError", evalue="")), "an error"),
         (add("warn()", new_output("stream", name="stderr", text="UserWarning")), "stderr"),

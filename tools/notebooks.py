@@ -2,6 +2,9 @@
 
 python tools/notebooks.py run [attention eca ...]     run chapters, store their outputs
 python tools/notebooks.py check [attention eca ...]   run them again and compare (nbval, strict)
+python tools/notebooks.py rules eca                   test a chapter against the rules, in seconds
+python tools/notebooks.py normalise book/eca.ipynb     remove from files what is the machine's
+python tools/notebooks.py edit [eca]                   open JupyterLab, on a chapter
 
 A chapter runs as its reader runs it: from a folder that holds nothing else, against the package
 that is installed.
@@ -19,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import nbformat
@@ -64,16 +68,42 @@ GPU = {"accelerator": "GPU"}
 # What folds a cell in Colab and in JupyterLab; the site reads the tag.
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
 
+JUPYTERLAB = [
+    f"--ServerApp.root_dir={ROOT}",
+    "--ContentsManager.pre_save_hook=notebooks.normalise_on_save",
+]
+
 LONGEST_CHAPTER = 120  # seconds; the book promises 40 on two quiet cores
 
 
 def chapters(names: Iterable[str] = (), book: Path = BOOK) -> list[Path]:
-    """Return the chapters named, or all of them."""
-    paths = [book / f"{Path(name).stem}.ipynb" for name in names] or sorted(book.glob("*.ipynb"))
-    missing = [path.stem for path in paths if not path.exists()]
+    """Return the chapters named, or all of them; the program stops where one cannot be read."""
+    known = sorted(book.glob("*.ipynb"))
+    paths = [book / f"{Path(name).stem}.ipynb" for name in names] or known
+    missing = [path.stem for path in paths if path not in known]
     if missing or not paths:
-        raise SystemExit(f"There is no chapter {', '.join(missing) or 'at all'} in {book.name}/.")
+        there = ", ".join(path.stem for path in known)
+        raise SystemExit(
+            f"There is no chapter {', '.join(missing) or 'at all'} in {book.name}/"
+            + (f"; there are {there}." if there else ".")
+        )
+    for path in paths:
+        read(path)
     return paths
+
+
+def read(path: Path) -> NotebookNode:
+    """Return a notebook; the program stops with a sentence if the file holds none."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        why = str(error.__cause__ or error).partition("\n")[0]
+        raise SystemExit(
+            f"{path.parent.name}/{path.name} is not a notebook that can be read ({why}): undo what "
+            f"was done to it, for example by git checkout {path.parent.name}/{path.name}."
+        ) from error
+    return notebook
 
 
 def run(path: Path) -> float:
@@ -81,7 +111,7 @@ def run(path: Path) -> float:
 
     Nothing is written if a cell fails.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     total = sum(cell.cell_type == "code" for cell in notebook.cells)
     start = time.perf_counter()
 
@@ -104,6 +134,19 @@ def run(path: Path) -> float:
     normalise(notebook)
     nbformat.write(notebook, path)
     return time.perf_counter() - start
+
+
+def run_all(paths: list[Path], threads: int) -> int:
+    """Run chapters one after the other, up to the first in which a cell fails."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.pop("MPLBACKEND", None)
+    for path in paths:
+        try:
+            print(f"\r{path.stem}: run in {run(path):.0f} s")
+        except CellExecutionError as error:
+            print(f"\r{path.stem}: a cell failed, and nothing was stored\n{error}")
+            return 1
+    return 0
 
 
 def normalise(notebook: NotebookNode) -> None:
@@ -164,30 +207,66 @@ def check(paths: list[Path], jobs: int, threads: int, longest: int = LONGEST_CHA
     return failed
 
 
+def normalise_files(paths: list[Path]) -> int:
+    """Normalise notebooks where they lie; return 1 if that changed one, as a hook of git wants."""
+    changed = []
+    for path in paths:
+        notebook = read(path)
+        normalise(notebook)
+        text = nbformat.writes(notebook) + "\n"
+        if text != path.read_text(encoding="utf-8"):
+            path.write_text(text, encoding="utf-8")
+            changed.append(path)
+            print(f"{path.name}: normalised")
+    return int(bool(changed))
+
+
+def normalise_on_save(model: dict[str, Any], **_: object) -> None:
+    """Normalise what JupyterLab is about to write."""
+    if model["type"] == "notebook":
+        model["content"] = nbformat.from_dict(model["content"])
+        normalise(model["content"])
+
+
+def rules(paths: list[Path]) -> int:
+    """Test chapters against the rules, in one process and without running them."""
+    chosen = " or ".join(f"[{path.stem}- or [{path.stem}]" for path in paths)
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+    command += ["--tb=short", "tests/test_book.py", "-k", chosen]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("run", "check"):
+    for name in ("run", "check", "rules"):
         command = commands.add_parser(name)
         command.add_argument("chapters", nargs="*")
+    for name in ("run", "check"):
+        command = commands.choices[name]
         # One thread each: the same sums in the same order, however many cores there are.
         command.add_argument("--threads", type=int, default=1)
     commands.choices["check"].add_argument("--jobs", type=int, default=2)
     commands.choices["check"].add_argument("--longest", type=int, default=LONGEST_CHAPTER)
+    commands.add_parser("normalise").add_argument("files", nargs="+", type=Path)
+    commands.add_parser("edit").add_argument("chapter", nargs="?")
     arguments = parser.parse_args()
     if arguments.command == "check":
         return check(
             chapters(arguments.chapters), arguments.jobs, arguments.threads, arguments.longest
         )
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    os.environ.pop("MPLBACKEND", None)
-    for path in chapters(arguments.chapters):
-        try:
-            print(f"\r{path.stem}: run in {run(path):.0f} s")
-        except CellExecutionError as error:
-            print(f"\r{path.stem}: a cell failed, and nothing was stored\n{error}")
-            return 1
-    return 0
+    if arguments.command == "normalise":
+        return normalise_files(arguments.files)
+    if arguments.command == "edit":
+        from jupyterlab.labapp import LabApp  # noqa: PLC0415 (nothing else needs it)
+
+        opened = chapters([arguments.chapter])[0] if arguments.chapter else BOOK
+        os.environ.pop("MPLBACKEND", None)
+        LabApp.launch_instance([str(opened), *JUPYTERLAB])
+        return 0
+    if arguments.command == "rules":
+        return rules(chapters(arguments.chapters))
+    return run_all(chapters(arguments.chapters), arguments.threads)
 
 
 if __name__ == "__main__":

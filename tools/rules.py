@@ -256,6 +256,15 @@ def counts_run_in_order(chapter: Chapter) -> Iterator[str]:
 
 
 @rule
+def outputs_are_stored(chapter: Chapter) -> Iterator[str]:
+    """A cell that prints or draws has its output."""
+    for i, cell in chapter.code:
+        last = cell.source.rstrip().split("\n")[-1]
+        if not cell.outputs and last.startswith(("print(", "plt.show()")):
+            yield f"cell {i} has lost its output: make notebooks CHAPTERS={chapter.name} stores it"
+
+
+@rule
 def nothing_went_wrong(chapter: Chapter) -> Iterator[str]:
     """No warning and no error is stored."""
     for i, cell in chapter.code:
