@@ -74,16 +74,31 @@
       const menu = document.getElementById(`pst-${side}-sidebar`);
       if (!shown || !heard || !menu) return;
       shown.addEventListener("click", () => heard.click());
+      const dialog = document.getElementById(`pst-${side}-sidebar-modal`);
+      giveBackFocus(dialog, shown);
       const close = document.createElement("button");
       close.type = "button";
       close.className = "close-menu";
       close.textContent = "\u00d7";
       close.setAttribute("aria-label", "Close the menu");
       menu.prepend(close);
-      const dialog = document.getElementById(`pst-${side}-sidebar-modal`);
       dialog.addEventListener("click", (event) => {
-        if (event.target === close || event.target.closest("a[href^='#']")) dialog.close();
+        const link = event.target.closest("a[href^='#']");
+        if (event.target !== close && !link) return;
+        dialog.close();
+        // The button that gets the focus back is scrolled to; a link is to have the last word.
+        const target = link && document.getElementById(decodeURIComponent(link.hash.slice(1)));
+        if (target) dialog.addEventListener("close", () => target.scrollIntoView(), { once: true });
       });
+    });
+    const search = document.querySelector(".bd-header-article .search-button");
+    if (search) giveBackFocus(document.getElementById("pst-search-dialog"), search);
+  }
+
+  // Not every browser gives a button that was pressed the focus, and the theme takes it away again.
+  function giveBackFocus(dialog, button) {
+    button.addEventListener("click", () => {
+      dialog.addEventListener("close", () => button.focus({ preventScroll: true }), { once: true });
     });
   }
 

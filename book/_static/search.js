@@ -17,11 +17,12 @@
     return parts;
   };
 
-  // What a page says, in its own words: without buttons, and without the TeX of its formulas.
-  Search.htmlToText = (html, anchor) => {
+  // What a page says, in its own words: without buttons, and without the TeX of its formulas. A text
+  // without its code comes first, for what is searched for is better explained there.
+  function texts(html, anchor) {
     const page = new DOMParser().parseFromString(html, "text/html");
     const article = page.querySelector("article");
-    if (!article) return "";
+    if (!article) return [];
     article.querySelectorAll(".headerlink, script, style, button, summary, h1").forEach((e) => e.remove());
     article.querySelectorAll(".math").forEach((formula) => {
       const written = formula.querySelector("annotation") || formula;
@@ -29,23 +30,35 @@
       formula.textContent = /[\\{}&]/.test(tex) ? "\u2026" : tex;
     });
     const part = anchor && article.querySelector(`#${CSS.escape(anchor.slice(1))}`);
-    return ((part && part.closest("dl, section")) || article).textContent.replace(/\s+/g, " ");
-  };
+    const shown = (part && part.closest("dl, section")) || article;
+    const whole = shown.textContent;
+    shown.querySelectorAll(".cell_input").forEach((e) => e.remove());
+    return [shown.textContent, whole].map((text) => text.replace(/\s+/g, " "));
+  }
 
-  // Where the words of a text stand whose stem is looked for, or which contain it.
+  // Around the first word that has a stem that is looked for, or, where there is none, contains it.
   Search.makeSearchSummary = (html, stems, anchor) => {
-    const text = Search.htmlToText(html, anchor);
-    const found = [...text.matchAll(/[\p{Letter}\p{Number}_]+/gu)].find(([word]) => {
-      const lower = word.toLowerCase();
-      return [...stems].some((stem) => lower.includes(stem) || stemmer.stemWord(lower) === stem);
-    });
-    const start = Math.max((found ? found.index : 0) - 120, 0);
+    const candidates = texts(html, anchor);
+    const matches = [
+      (word) => [...stems].includes(stemmer.stemWord(word)),
+      (word) => [...stems].some((stem) => word.includes(stem)),
+    ];
+    let [text, place] = [candidates[0], 0];
+    for (const [match, candidate] of matches.flatMap((m) => candidates.map((c) => [m, c]))) {
+      const found = [...candidate.matchAll(/[\p{Letter}\p{Number}_]+/gu)]
+        .find(([word]) => match(word.toLowerCase()));
+      if (found) {
+        [text, place] = [candidate, found.index];
+        break;
+      }
+    }
+    if (!text) return null;
+    const start = Math.max(place - 120, 0);
     const from = start && text.indexOf(" ", start) + 1;
-    const shown = text.slice(from, from + 240).trim();
-    if (!shown) return null;
     const summary = document.createElement("p");
     summary.className = "context";
-    summary.textContent = (from ? "\u2026 " : "") + shown + (from + 240 < text.length ? " \u2026" : "");
+    const [before, after] = [from ? "\u2026 " : "", from + 240 < text.length ? " \u2026" : ""];
+    summary.textContent = before + text.slice(from, from + 240).trim() + after;
     return summary;
   };
 })();
