@@ -82,6 +82,8 @@
       close.textContent = "\u00d7";
       close.setAttribute("aria-label", "Close the menu");
       menu.prepend(close);
+      menu.setAttribute("role", "region");
+      menu.setAttribute("aria-label", shown.getAttribute("aria-label"));
       dialog.addEventListener("click", (event) => {
         const link = event.target.closest("a[href^='#']");
         if (event.target !== close && !link) return;
@@ -154,9 +156,10 @@
   // A page is printed light, whatever it looks like on the screen.
   function printLight() {
     const root = document.documentElement;
-    let onScreen = "light";
+    const dark = window.matchMedia("(prefers-color-scheme: dark)");
     window.matchMedia("print").addEventListener("change", (event) => {
-      if (event.matches) onScreen = root.dataset.theme;
+      const { mode } = root.dataset;
+      const onScreen = mode === "auto" ? (dark.matches ? "dark" : "light") : mode;
       root.dataset.theme = event.matches ? "light" : onScreen;
     });
   }

@@ -56,10 +56,10 @@ def page(request: pytest.FixtureRequest, context: BrowserContext, address: str) 
         reduced_motion="reduce",
         permissions=["clipboard-read", "clipboard-write"],
     )
-    screen.set_default_timeout(4_000)
     page = screen.new_page()
     page.goto(f"{address}{CHAPTER}.html")
     page.evaluate(SETTLED)
+    page.set_default_timeout(10_000)
     yield page
     screen.close()
 
