@@ -11,8 +11,6 @@ from sphinx.application import Sphinx
 
 # The theme draws its icons twice, from a font and by half a megabyte of script.
 ICONS_BY_SCRIPT = r"\s*<script[^>]*scripts/fontawesome\.js[^>]*></script>"
-# The index of the whole book, which is needed where somebody searches.
-SEARCH = r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>'
 FONT = Path(__file__).parents[1] / "_static" / "icons.woff2"  # of tools/icons.py
 
 
@@ -38,8 +36,6 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
         text = path.read_text(encoding="utf-8")
         light = re.sub(ICONS_BY_SCRIPT, "", text)
         light = light.replace("fab fa-github", "fas fa-code")  # a font of brands for one icon
-        if path.stem != "search":
-            light = re.sub(SEARCH, "", light)
         if light != text:
             path.write_text(light, encoding="utf-8")
     webfonts = Path(app.outdir, "_static", "vendor", "fontawesome", "webfonts")

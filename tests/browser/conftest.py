@@ -30,9 +30,8 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 DESKTOP: ViewportSize = {"width": 1440, "height": 900}
-# Resolves when every formula is typeset and every font is there.
+# Resolves when every font is there, and what a page does then has been done.
 SETTLED = """async () => {
-    if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
     await document.fonts.ready;
     await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
 }"""
