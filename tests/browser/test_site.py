@@ -181,7 +181,7 @@ def test_no_fault_of_access_in_the_frame_that_all_pages_share(
 
 
 def test_a_verdict_leads_to_what_shows_it(visit: Visit) -> None:
-    """At the end of a chapter and on the page of all verdicts, no title is quoted without a link."""
+    """In a chapter and on the page of all verdicts, no title is quoted without a link."""
     shown = visit.page.locator("table.verdicts td:last-child")
     if "Where it is shown" in sources().get(visit.name, ""):
         assert shown.count() > 0
