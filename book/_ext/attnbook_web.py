@@ -109,7 +109,7 @@ def add_tags(
         for name, text in tags.items()
     )
     context["metatags"] += f'\n<link rel="apple-touch-icon" href="{icon}" />'
-    cite = context["pathto"](HOME) + "#cite"
+    cite = context["pathto"](HOME).rstrip("#") + "#cite"
     footer = context.get("theme_extra_footer", "")
     context["theme_extra_footer"] = f'{footer} <a href="{cite}">How to cite this book.</a>'
 

@@ -38,9 +38,11 @@ SETTLED = """async () => {
 
 
 def page_names() -> list[str]:
-    """Name the pages of the built site, the search page included, without the forwarding page."""
+    """Name the pages of the built site, the search page included, without those around the book."""
     names = (path.relative_to(SITE).with_suffix("").as_posix() for path in SITE.rglob("*.html"))
-    return sorted(name for name in names if name != "index" and not name.startswith("_static/"))
+    return sorted(
+        name for name in names if name not in ("index", "404") and not name.startswith("_static/")
+    )
 
 
 @dataclass

@@ -214,7 +214,7 @@ def test_a_notebook_opens_in_colab(visit: Visit) -> None:
     colab = config["launch_buttons"]["colab_url"]
     repository = config["repository"]["url"].removeprefix("https://github.com/")
     notebook = f"{visit.name}.ipynb"
-    links = visit.page.locator(f'a[href^="{colab}"]')
+    links = visit.page.locator(f'.article-header-buttons a[href^="{colab}"]')
     if not (ROOT / notebook).is_file():
         assert links.count() == 0
         return
