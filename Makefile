@@ -53,7 +53,7 @@ help:
 	@echo 'make test-all     all of make test, the slow tests, and tests and chapters on a simulated GPU'
 	@echo 'make device       the last of these alone'
 	@echo 'make same         compare the site that is built without torch with the one built with it'
-	@echo 'make mutants      change the mechanisms in some 2000 small ways, and say which changes no test notices'
+	@echo 'make mutants      change the mechanisms in some 3000 small ways, and say which changes no test notices'
 	@echo 'make repository   say where the book lives: where git has it from, or URL=https://github.com/someone/attnbook'
 	@echo 'make requirements write uv.lock and the requirements files from what pyproject.toml chooses'
 	@echo 'make clean        remove the environments, _build and caches'
@@ -150,7 +150,7 @@ $(VENV)/mutmut.done: $(VENV)/packages.done
 	@touch $@
 
 mutants: $(VENV)/attnbook.done $(VENV)/mutmut.done
-	@echo '== mutants: some 20 minutes of one processor; mutmut show NAME prints one'
+	@echo '== mutants: some 40 minutes of one processor; mutmut show NAME prints one'
 	@OMP_NUM_THREADS=1 nice mutmut run --max-children $(JOBS) >$(VENV)/mutants.log 2>&1 || { tail -n 30 $(VENV)/mutants.log; exit 1; }
 	@mutmut results
 
