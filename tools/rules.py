@@ -28,7 +28,8 @@ and versions ("section 2.3", "eq. 3.1", "PyTorch 2.13", 1.2.3). Cells tagged
 `numbers-checked-by-hand` are not read either.
 
 Figures. A cell that draws one ends in `plt.show()`, asserts what the figure's title claims, and has
-its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}.
+its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}. On the site a figure
+is as wide as its smallest lettering needs to be readable, and scrolls where the screen is narrower.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ import ast
 import contextlib
 import importlib
 import re
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,18 +47,25 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from address import Address, book_address
 from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
-from notebooks import METADATA, ROOT, SET_UP_CELL, address
+from notebooks import FOLDED, GPU, METADATA, ROOT, SET_UP_CELL
 
-LAST_SECTIONS = ["What the article says", "Exercises", "Sources"]
+sys.path.append(str(ROOT / "book" / "_ext"))
+from figures import narrowest
+
+ARTICLE = "What the article says"  # of a chapter on a mechanism that the article names
+LAST_SECTIONS = ["Exercises", "Sources"]
 VERDICTS = ["holds", "holds with a correction", "does not hold"]
 BY_HAND = "numbers-checked-by-hand"
 IGNORED = "nbval-ignore-output"
-TAGS = {BY_HAND, IGNORED, "hide-input"}
+FOLD = "hide-input"
+TAGS = {BY_HAND, IGNORED, FOLD}
+SET_UP_TAGS = [IGNORED, FOLD]
 WORDS = range(1_800, 4_001)
 FIGURES = range(5, 13)
 EXERCISES = range(3, 6)
@@ -65,6 +74,7 @@ LONGEST_CODE_CELL = 20
 LONGEST_OUTPUT = 40
 WIDEST_OUTPUT = 100
 SHORTEST_ALT = 30
+WIDEST_FIGURE = 540  # pixels: on a phone, half a screen is scrolled to
 
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_labels=True)
 
@@ -92,7 +102,7 @@ class Chapter:
         name: str,
         notebook: NotebookNode,
         *,
-        address: str,
+        address: Address,
         studies: dict[str, str],
         exercises: object,
     ) -> None:
@@ -109,7 +119,7 @@ class Chapter:
         return cls(
             path.stem,
             nbformat.read(path, as_version=4),
-            address=address(),
+            address=book_address(),
             studies={p.stem: p.read_text(encoding="utf-8") for p in studies.glob("*.json")},
             exercises=None,
         )
@@ -169,14 +179,25 @@ def rule(function: Rule) -> Rule:
 
 @rule
 def metadata_are_the_same(chapter: Chapter) -> Iterator[str]:
-    """Colab gives a GPU, the kernel is python3, and nothing of the writer's machine is stored."""
-    if chapter.notebook.metadata != METADATA:
+    """The kernel is python3, and nothing of the writer's machine is stored."""
+    if chapter.notebook.metadata not in (METADATA, {**METADATA, **GPU}):
         yield f"the notebook's metadata are not {METADATA} (`make notebooks` writes them)"
     if (chapter.notebook.nbformat, chapter.notebook.nbformat_minor) < (4, 5):
         yield "the notebook's format is older than 4.5, so its cells have no lasting ids"
     for i, cell in chapter.code:
         if "execution" in cell.metadata:
             yield f"cell {i} stores when it was run (`make notebooks` removes that)"
+        stored = {key: cell.metadata[key] for key in FOLDED if key in cell.metadata}
+        if stored != (FOLDED if FOLD in cell.metadata.get("tags", []) else {}):
+            yield f"cell {i} is folded on the site or in Colab alone (`make notebooks` sees to it)"
+
+
+@rule
+def a_gpu_is_used(chapter: Chapter) -> Iterator[str]:
+    """A chapter that has Colab give it a GPU computes on it."""
+    names = {node.id for _, node in _nodes(chapter) if isinstance(node, ast.Name)}
+    if "accelerator" in chapter.notebook.metadata and "device" not in names:
+        yield "the notebook's metadata ask for a GPU, but no cell uses `device`"
 
 
 @rule
@@ -186,10 +207,13 @@ def set_up_cell_is_the_same(chapter: Chapter) -> Iterator[str]:
         yield "there is no code cell"
         return
     i, cell = chapter.code[0]
-    if cell.source != SET_UP_CELL.format(address=chapter.address):
-        yield f"cell {i} is not the set-up cell of tools/notebooks.py with {chapter.address}"
-    if cell.metadata.get("tags") != [IGNORED]:
-        yield f"cell {i}, the set-up cell, is tagged {cell.metadata.get('tags')}, not [{IGNORED}]"
+    if cell.source != SET_UP_CELL.format(**chapter.address._asdict()):
+        yield (
+            f"cell {i} is not the set-up cell of tools/notebooks.py with {chapter.address.url} "
+            f"and the branch {chapter.address.branch} (`make repository` carries them there)"
+        )
+    if cell.metadata.get("tags") != SET_UP_TAGS:
+        yield f"cell {i}, the set-up cell, is tagged {cell.metadata.get('tags')}, not {SET_UP_TAGS}"
 
 
 @rule
@@ -229,6 +253,15 @@ def counts_run_in_order(chapter: Chapter) -> Iterator[str]:
     for i, cell in chapter.code:
         if not cell.source.strip():
             yield f"cell {i} is empty"
+
+
+@rule
+def outputs_are_stored(chapter: Chapter) -> Iterator[str]:
+    """A cell that prints or draws has its output."""
+    for i, cell in chapter.code:
+        last = cell.source.rstrip().split("\n")[-1]
+        if not cell.outputs and last.startswith(("print(", "plt.show()")):
+            yield f"cell {i} has lost its output: make notebooks CHAPTERS={chapter.name} stores it"
 
 
 @rule
@@ -313,6 +346,20 @@ def figures_are_asserted(chapter: Chapter) -> Iterator[str]:
     for i, cell in chapter.code:
         if _figures(cell) and not _asserts(cell):
             yield f"cell {i} draws a figure but asserts nothing of what its title claims"
+
+
+@rule
+def figures_can_be_read(chapter: Chapter) -> Iterator[str]:
+    """Figures are SVG, and no lettering is so small that it makes a figure wide on a phone."""
+    for i, cell in chapter.code:
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/svg+xml" in data:
+                width = narrowest(data["image/svg+xml"])
+                if width > WIDEST_FIGURE:
+                    yield f"cell {i} must be {width} pixels wide to be read, not {WIDEST_FIGURE}"
+            elif any(kind.startswith("image/") for kind in data):
+                yield f"cell {i} draws a figure that is not SVG (plotting.style() makes it one)"
 
 
 # --- Prose ----------------------------------------------------------------------------------------
@@ -515,7 +562,7 @@ def headings_are_in_order(chapter: Chapter) -> Iterator[str]:
 
 @rule
 def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
-    """It opens with a question, an aim and the time it takes; it ends in the same sections."""
+    """It opens with a question, an aim and the time it takes; it ends in exercises and sources."""
     first_code = chapter.code[0][0] if chapter.code else len(chapter.cells)
     opening = " ".join(block.text for block in chapter.blocks if block.cell < first_code)
     wanted = {
@@ -528,8 +575,8 @@ def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
         if not re.search(pattern, opening):
             yield f"the opening, above the set-up cell, does not say {what}"
     sections = [block.text.strip() for block in chapter.headings if block.kind == "h2"]
-    if sections[-3:] != LAST_SECTIONS:
-        yield f"the last sections are {sections[-3:]}, not {LAST_SECTIONS}"
+    if sections[-2:] != LAST_SECTIONS:
+        yield f"the last sections are {sections[-2:]}, not {LAST_SECTIONS}"
     if not any(block.kind == "math" for block in chapter.blocks):
         yield "there is no displayed formula"
     if not any(block.section == "Sources" and block.linked for block in chapter.blocks):
@@ -538,10 +585,16 @@ def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
 
 @rule
 def verdicts_are_known(chapter: Chapter) -> Iterator[str]:
-    """The article's statements stand in a table, each with one of three verdicts."""
+    """Where a chapter answers the article, it does so in a table, with one of three verdicts each.
+
+    A chapter on a mechanism that the article does not name has no such section.
+    """
     rows = verdict_rows(chapter)
-    if not rows:
-        yield 'the section "What the article says" has no table with a column "Verdict"'
+    if not rows and any(block.text.strip() == ARTICLE for block in chapter.headings):
+        yield f'the section "{ARTICLE}" has no table with a column "Verdict"'
+    for block in chapter.blocks:
+        if (block.kind, block.text.strip()) == ("th", "Verdict") and block.section != ARTICLE:
+            yield f'cell {block.cell} has verdicts outside of the section "{ARTICLE}"'
     for i, row in rows:
         if row["Verdict"] not in VERDICTS:
             yield f"cell {i} has the verdict {row['Verdict']!r}; there are {VERDICTS}"
@@ -556,9 +609,7 @@ def verdicts_are_known(chapter: Chapter) -> Iterator[str]:
 def length_is_moderate(chapter: Chapter) -> Iterator[str]:
     """A chapter is read in one sitting."""
     words = sum(
-        block.words
-        for block in chapter.blocks
-        if not block.folded and block.section != "What the article says"
+        block.words for block in chapter.blocks if not block.folded and block.section != ARTICLE
     )
     if words not in WORDS:
         yield f"{words} words without solutions and verdicts, not {WORDS[0]} to {WORDS[-1]}"
@@ -866,7 +917,7 @@ def verdict_rows(chapter: Chapter) -> list[tuple[int, dict[str, str]]]:
             elif token.type == "tr_close" and kind == "td":
                 rows.append((i, dict(zip(heads, cells, strict=False))))
             elif token.type == "table_close":
-                if current == "What the article says" and "Verdict" in heads:
+                if current == ARTICLE and "Verdict" in heads:
                     found += rows
                 heads, rows, kind = [], [], ""
     return found

@@ -30,6 +30,9 @@ NAMES = {
     r"calls_one_kernel": (
         "attention runs as PyTorch's formula, and not by one of CUDA's fused kernels"
     ),
+    r"no_storage_is_shared|saved_one_by_one|stands_in_two_places": (
+        "its tensors have no storage that could be pointed at"
+    ),
     r"tracers_without_values|under_every_tracer": (
         "FakeTensorMode and make_fx intercept operators themselves, as the simulation does"
     ),
