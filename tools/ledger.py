@@ -1,7 +1,7 @@
 """Where each number of the prose comes from: propose it, confirm it, and hold the prose to it.
 
 python tools/ledger.py propose eca    writes what it finds into book/ledger/eca.toml
-python tools/ledger.py show eca       prints each number beside its source; `eca 30` draws 30 of them
+python tools/ledger.py show eca       prints each number beside its source; `eca 30` draws 30
 python tools/ledger.py check          compares all pages with their ledgers, as `make test` does
 
 A ledger has an entry for each sentence with numbers, in the order of the page. The numbers stand
@@ -23,8 +23,8 @@ cells. Elsewhere they are named: `out (Heading): ...` stands under that heading 
     out: LINE        a line that a cell printed          code: LINE    a line of a code cell
     text: SENTENCE   an earlier sentence, formula or row, bound itself
     study NAME: PATH a stored result, such as `results.right.0`; the chapter names the study
-    calc             {calc = 'a / b', a = 'out: ...', b = 'code: ...'}; also min, max, mean, sd, half
-                     (half a 95 % interval), len, sqrt, log, log2, exp, round, of lists of a study too
+    calc             {calc = 'a / b', a = 'out: ...', b = 'code: ...'}; also min, max, mean, sd,
+                     half (half a 95 % interval), len, sqrt, log, log2, exp, round; lists too
     quoted: URL      what that paper or page says; the paragraph or its table links to it
     ref              an equation, a chapter or a version, which exists
     formula          a formula, which code and assertions test, and not this ledger
@@ -75,24 +75,8 @@ Source = str | dict[str, str]
 # --- Numbers --------------------------------------------------------------------------------------
 
 SMALL = [
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
+    *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 ]
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 WORDS = {
@@ -219,9 +203,7 @@ class Sentence:
     cell: int
     section: str  # the h2 that it stands under
     text: str
-    links: dict[str, str] = field(
-        default_factory=dict
-    )  # of its paragraph or table, and their words
+    links: dict[str, str] = field(default_factory=dict)  # of its paragraph, and their words
     alt: bool = False
     context: str = ""  # what else a reader has in view: the head of the table, the sentence before
 
@@ -866,7 +848,7 @@ def _referring(sentence: Sentence, mention: Mention) -> bool:
     return bool(REFERRING.search(sentence.text[: mention.start])) or mention.written.count(".") > 1
 
 
-def _classed(page: Page, sentence: Sentence, mention: Mention) -> str:
+def _classed(page: Page, sentence: Sentence, mention: Mention) -> str:  # noqa: PLR0911 (one return a kind)
     """What a number is that no cell shows."""
     referring = _referring(sentence, mention)
     before, after = sentence.text[: mention.start], sentence.text[mention.end :]
