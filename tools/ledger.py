@@ -271,7 +271,8 @@ class Page:
         path = notebook.with_suffix(".md")
         if not path.exists():
             raise SystemExit(f"there is no page {name!r}; there are {', '.join(pages())}")
-        return cls.of(name, [nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
+        text = re.sub(r"(?m)^:(?::+|[\w-]+:).*\n", "\n", path.read_text(encoding="utf-8"))
+        return cls.of(name, [nbformat.v4.new_markdown_cell(text)])  # without its directives
 
     @classmethod
     def of(cls, name: str, cells: list[Any]) -> Page:
