@@ -162,6 +162,7 @@ edit: $(VENV)/attnbook.done
 check: $(VENV)/packages.done
 	$(if $(CHAPTER),,$(error say which: make check CHAPTER=eca))
 	@python tools/notebooks.py rules $(CHAPTER)
+	@python tools/ledger.py check $(CHAPTER)
 
 notebooks: $(VENV)/attnbook.done
 	@python tools/notebooks.py run $(CHAPTERS)

@@ -279,7 +279,7 @@ def nothing_went_wrong(chapter: Chapter) -> Iterator[str]:
 def outputs_are_short(chapter: Chapter) -> Iterator[str]:
     """No cell prints more than a screen."""
     for i, cell in chapter.code:
-        lines = sum(len(text.rstrip("\n").split("\n")) for text in _texts(cell))
+        lines = sum(len(text.rstrip("\n").split("\n")) for text in texts(cell))
         if lines > LONGEST_OUTPUT:
             yield f"cell {i} prints {lines} lines; at most {LONGEST_OUTPUT} are read"
 
@@ -299,7 +299,7 @@ def outputs_can_recur(chapter: Chapter) -> Iterator[str]:
     """No output holds an address in memory or a path on the writer's machine."""
     unique = re.compile(r"\b0x[0-9a-f]{6,}|(?<![\w/])/(?:tmp|home|root|Users|work|usr)/|[A-Z]:\\\\")
     for i, cell in chapter.code:
-        for text in _texts(cell):
+        for text in texts(cell):
             if found := unique.search(text):
                 yield f"cell {i} prints {found[0]!r}, which is another one on the next machine"
 
@@ -321,7 +321,7 @@ def ignored_outputs_are_asserted(chapter: Chapter) -> Iterator[str]:
 def figures_have_alt_text(chapter: Chapter) -> Iterator[str]:
     """Each figure has words that say what is to be seen, and no words are left without figure."""
     for i, cell in chapter.code:
-        figures, alt = _figures(cell), _alt(cell)
+        figures, alt = _figures(cell), alt_text(cell)
         if figures > 1:
             yield f"cell {i} draws {figures} figures, which would share one alt text"
         if figures and (len(alt) < SHORTEST_ALT or " " not in alt):
@@ -518,7 +518,7 @@ def numbers_have_a_source(chapter: Chapter) -> Iterator[str]:
     """A decimal number of the prose is an output's, a stored study's, or stands beside a link."""
     known = set()
     for _, cell in chapter.code:
-        for text in _texts(cell):
+        for text in texts(cell):
             known.update(numbers(text))
     code = "\n".join(cell.source for _, cell in chapter.code)
     for name, stored in chapter.studies.items():
@@ -539,7 +539,7 @@ def numbers_have_a_source(chapter: Chapter) -> Iterator[str]:
         for block in chapter.blocks
         if not (block.linked or block.folded or block.by_hand or block.article_section)
     ]
-    stated += [(i, _alt(cell)) for i, cell in chapter.code if not _by_hand(cell)]
+    stated += [(i, alt_text(cell)) for i, cell in chapter.code if not _by_hand(cell)]
     for i, text in stated:
         for number in decimals(text):
             if not supported(number):
@@ -773,7 +773,7 @@ def _lines(cell: NotebookNode) -> int:
     return sum(bool(line.strip()) for line in cell.source.split("\n"))
 
 
-def _texts(cell: NotebookNode) -> Iterator[str]:
+def texts(cell: NotebookNode) -> Iterator[str]:
     """Yield what a cell shows as text: printed, as a result, or as a table."""
     for output in cell.outputs:
         if output.output_type == "stream":
@@ -790,7 +790,7 @@ def _figures(cell: NotebookNode) -> int:
     return sum(any(kind.startswith("image/") for kind in data) for data in outputs)
 
 
-def _alt(cell: NotebookNode) -> str:
+def alt_text(cell: NotebookNode) -> str:
     return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
 
 
