@@ -45,6 +45,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import itertools
 import json
 import math
@@ -264,24 +265,13 @@ class Page:
     studies: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, name: str) -> Page:
-        notebook = ROOT / "book" / f"{name}.ipynb"
-        if notebook.exists():
-            return cls.of(name, nbformat.read(notebook, as_version=4).cells)
-        path = notebook.with_suffix(".md")
-        if not path.exists():
-            raise SystemExit(f"there is no page {name!r}; there are {', '.join(pages())}")
-        text = re.sub(r"(?m)^:(?::+|[\w-]+:).*\n", "\n", path.read_text(encoding="utf-8"))
-        return cls.of(name, [nbformat.v4.new_markdown_cell(text)])  # without its directives
-
-    @classmethod
     def of(cls, name: str, cells: list[Any]) -> Page:
         page = cls(name, [], [], [], defaultdict(set), [], set())
         open_headings: dict[int, str] = {}
         for i, cell in enumerate(cells):
             page.opening.append(dict(open_headings))
             if cell.cell_type == "markdown":
-                page.prose(i, cell.source, open_headings)
+                page._prose(i, cell.source, open_headings)
             else:
                 page._code(i, cell, open_headings.get(2, ""))
             for heading in open_headings.values():
@@ -293,8 +283,13 @@ class Page:
                 page.studies[path.stem] = path.read_text(encoding="utf-8")
         return page
 
-    def prose(self, cell: int, source: str, open_headings: dict[int, str]) -> None:
-        """Read a Markdown cell."""
+    def sentences_of(self, cell: int, source: str) -> list[Sentence]:
+        """Return what a Markdown cell would say if it were another one."""
+        other = dataclasses.replace(self, sentences=[], lines=[], headings=defaultdict(set))
+        other._prose(cell, source, dict(self.opening[cell]))
+        return other.sentences
+
+    def _prose(self, cell: int, source: str, open_headings: dict[int, str]) -> None:
         before = ""
         for passage in passages(MARKDOWN.parse(source)):
             if passage.level:
@@ -334,10 +329,22 @@ class Page:
         return {*near, *same, *itertools.chain.from_iterable(named)}
 
 
+def cells(name: str) -> list[Any]:
+    """Return the cells of a chapter; another page is one cell, without its directives."""
+    notebook = ROOT / "book" / f"{name}.ipynb"
+    if notebook.exists():
+        return nbformat.read(notebook, as_version=4).cells
+    path = notebook.with_suffix(".md")
+    if not path.exists():
+        raise SystemExit(f"there is no page {name!r}; there are {', '.join(pages())}")
+    text = re.sub(r"(?m)^:(?::+|[\w-]+:).*\n", "\n", path.read_text(encoding="utf-8"))
+    return [nbformat.v4.new_markdown_cell(text)]
+
+
 @cache
 def page(name: str) -> Page:
     """Return a page as it is stored; it is read once."""
-    return Page.read(name)
+    return Page.of(name, cells(name))
 
 
 def pages() -> list[str]:
