@@ -19,7 +19,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebooks import FOLDED, GPU, METADATA, ROOT, SET_UP_CELL
-from rules import RULES, SET_UP_TAGS, Chapter, decimals, numbers
+from rules import RULES, SET_UP_TAGS, Chapter
 
 import attnbook
 from attnbook.exercises import Case, checker
@@ -142,12 +142,11 @@ def good() -> NotebookNode:
     return notebook
 
 
-def chapter(notebook: NotebookNode, studies: dict[str, str] | None = None) -> Chapter:
+def chapter(notebook: NotebookNode) -> Chapter:
     return Chapter(
         "halves",
         notebook,
         address=ADDRESS,
-        studies=studies or {},
         exercises=SimpleNamespace(check_halve=check_halve),
     )
 
@@ -340,18 +339,6 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (say("It is simply a sum."), "simply"),
         (say("Attention is a powerful idea."), "powerful"),
     ],
-    "numbers_have_a_source": [
-        (say("The loss falls to 0.37."), "0.37"),
-        (say("The weight is 0.952."), "0.952"),
-        (say("The weight is 95.2 %."), "95.2"),
-        (say("It is $0.37$."), "0.37"),
-        (say("$$\nx = 0.37\n$$"), "0.37"),
-        (say(r"It is $9.5 \times 10^{-4}$."), "9.5e-4"),
-        (say("It takes 1,024.5 steps."), "1,024.5"),
-        (say("| d | largest |\n|---|---|\n| 4 | 0.37 |"), "0.37"),
-        (say("- it is 0.37"), "0.37"),
-        (set_alt("Two bars; the first is 0.37 high, the second small."), "0.37"),
-    ],
     "headings_are_in_order": [
         (say("# Another title"), "2 h1"),
         (swap("# Attention", "Attention"), "h1"),
@@ -426,51 +413,6 @@ def test_rule_rejects(rule, change, complaint):
 
 def test_every_rule_has_an_example_that_it_rejects():
     assert set(BROKEN) == set(RULES)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "The weight is 0.9512, about 0.95 and nearly 1.0.",
-        "The weight is 95.1 %, 95.1% or 95.12 per cent.",
-        "A number of [the paper](https://arxiv.org/abs/1409.0473) is 0.37.",
-        "| paper | loss |\n|---|---|\n| [this](https://arxiv.org/abs/1409.0473) | 0.37 |",
-        "It is `0.37` in the code, and section 2.3, eq. 3.1 and PyTorch 2.13 are no measurements.",
-        "Sections 4.1, 4.2 and 4.3; articles 1.1 and 1.2.2; Python 3.11; arXiv:1409.0473.",
-        "```text\n0.37\n```",
-        r"A rate of $10^{-4}$, 10⁻⁴ or $3 \times 10^{-4}$ has no decimal point.",
-        "There are 1,024 of them.",
-    ],
-)
-def test_numbers_that_need_no_other_source(text):
-    notebook = good()
-    say(text)(notebook)
-    assert list(RULES["numbers_have_a_source"](chapter(notebook))) == []
-
-
-def test_a_number_may_come_from_a_study_that_the_chapter_uses():
-    notebook = good()
-    say("The stored loss is 0.37.")(notebook)
-    studies = {"losses": '{"results": [0.3712]}'}
-    assert list(RULES["numbers_have_a_source"](chapter(notebook, studies)))
-    add("print(stored('losses')['seeds'])", printed("5\n"))(notebook)
-    assert list(RULES["numbers_have_a_source"](chapter(notebook, studies))) == []
-
-
-def test_a_cell_tagged_so_is_not_read_for_numbers():
-    notebook = good()
-    say("The loss falls to 0.37.")(notebook)
-    notebook.cells[4].metadata.tags = ["numbers-checked-by-hand"]
-    assert list(RULES["numbers_have_a_source"](chapter(notebook))) == []
-    assert list(RULES["tags_are_known"](chapter(notebook))) == []
-
-
-def test_numbers_are_read_as_they_are_written():
-    text = r"$1{,}024.5$, −0.25, $2.5 \times 10^{-4}$, 1.5 × 10⁻³, 22.7 million, 3.5e-2, v1.2.3, 12"
-    found = [number.values[-1] for number in decimals(text)]
-    assert found == pytest.approx([1024.5, 0.25, 2.5e-4, 1.5e-3, 22.7e6, 3.5e-2])
-    output = "tensor([[0.9512, -1.,  3e-4], [1,024, .5, nan]]) x2 12ms"
-    assert list(numbers(output)) == pytest.approx([0.9512, 1, 3e-4, 1024, 0.5, 12])
 
 
 def test_common_markdown_may_use_what_looks_like_myst():

@@ -20,12 +20,7 @@ solution:
 The one fenced block of the solution defines the same function. It is run after the chapter's
 imports and the skeleton without its last line, and its function must satisfy the same checker.
 
-Numbers. A number with a decimal point in the prose or in an alt text must occur in an output of
-the chapter, or in a stored study that its code names; there it may have more digits (0.9512 printed
-supports 0.95), and 95.1 % is supported by 0.951. A paragraph with a link quotes its numbers from
-there. Not read are code, the folded text, numbers of sections, equations, tables, figures
-and versions ("section 2.3", "eq. 3.1", "PyTorch 2.13", 1.2.3). Cells tagged
-`numbers-checked-by-hand` are not read either.
+Numbers. Each is bound to where it comes from in book/ledger/; tools/ledger.py says how.
 
 Figures. A cell that draws one ends in `plt.show()`, asserts what the figure's title claims, and has
 its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}. On the site a figure
@@ -35,11 +30,9 @@ is as wide as its smallest lettering needs to be readable, and scrolls where the
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib
 import re
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,10 +54,9 @@ from figures import narrowest
 ARTICLE = "What the article says"  # of a chapter on a mechanism that the article names
 LAST_SECTIONS = ["Exercises", "Sources"]
 VERDICTS = ["holds", "holds with a correction", "does not hold"]
-BY_HAND = "numbers-checked-by-hand"
 IGNORED = "nbval-ignore-output"
 FOLD = "hide-input"
-TAGS = {BY_HAND, IGNORED, FOLD}
+TAGS = {IGNORED, FOLD}
 SET_UP_TAGS = [IGNORED, FOLD]
 WORDS = range(1_800, 4_001)
 FIGURES = range(5, 13)
@@ -90,8 +82,6 @@ class Block:
     linked: bool  # it, or the table that it belongs to, has a link
     folded: bool  # inside <details>
     section: str  # text of the last h2
-    by_hand: bool
-    article_section: bool  # the first column of a table with verdicts: numbers of sections
 
 
 class Chapter:
@@ -103,24 +93,20 @@ class Chapter:
         notebook: NotebookNode,
         *,
         address: Address,
-        studies: dict[str, str],
         exercises: object,
     ) -> None:
         self.name = name
         self.cells = notebook.cells
         self.notebook = notebook
         self.address = address
-        self.studies = studies  # stored results by name, as JSON
         self._exercises = exercises
 
     @classmethod
     def read(cls, path: Path) -> Chapter:
-        studies = ROOT / "attnbook" / "studies"
         return cls(
             path.stem,
             nbformat.read(path, as_version=4),
             address=book_address(),
-            studies={p.stem: p.read_text(encoding="utf-8") for p in studies.glob("*.json")},
             exercises=None,
         )
 
@@ -461,91 +447,6 @@ def prose_is_plain(chapter: Chapter) -> Iterator[str]:
             yield f"cell {block.cell} has {found[0]!r}: {block.text.strip()[:60]}"
 
 
-# --- Numbers --------------------------------------------------------------------------------------
-
-INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-NUMBER = re.compile(rf"(?<![\w.,]){INTEGER}?(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\d])")
-NUMBERED = re.compile(
-    r"(?:\b(?:sections?|chapters?|articles?|parts?|eqs?\.|equations?|tables?|figures?|figs?\."
-    r"|appendix|versions?|python|pytorch|torch|cuda|arxiv:?|by|v)|§)[\s~]*"
-    r"\(?[A-Z]?\d+(?:\.\d+)*[a-z]?\)?(?:(?:\s*(?:,|and|or|to|–|-)\s*)+\(?[A-Z]?\d+(?:\.\d+)*[a-z]?\)?)*",
-    re.IGNORECASE,
-)
-DOTTED = re.compile(r"(?<![\w.])\d+(?:\.\d+){2,}")
-SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-UNITS = [
-    (r"\s*(?:\\?%|per ?cent)", [1.0, 0.01]),
-    (r"\s*(?:million|M)\b", [1.0, 1e6]),
-    (r"\s*(?:billion|G)\b", [1.0, 1e9]),
-    (r"\s*(?:thousand|k)\b", [1.0, 1e3]),
-    (r"", [1.0]),
-]
-
-
-@dataclass(frozen=True)
-class Decimal:
-    """A number of the prose: as it is written, and what it may stand for."""
-
-    written: str
-    values: tuple[float, ...]
-    units: tuple[float, ...]  # of the last digit
-
-
-def decimals(text: str) -> Iterator[Decimal]:
-    """Yield the numbers with a decimal point that the prose states."""
-    text = DOTTED.sub(" ", NUMBERED.sub(" ", _readable(text)))
-    for match in NUMBER.finditer(text):
-        if "." not in match[0] or match[0] == ".":
-            continue
-        mantissa, _, exponent = match[0].lower().partition("e")
-        last = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-        value = float(match[0].replace(",", ""))
-        scales = next(s for pattern, s in UNITS if re.match(pattern, text[match.end() :]))
-        written = match[0] + text[match.end() :][:1].strip(" .,;:)")
-        yield Decimal(written, tuple(value * s for s in scales), tuple(last * s for s in scales))
-
-
-def numbers(text: str) -> Iterator[float]:
-    """Yield all numbers of an output, without their signs."""
-    for match in NUMBER.finditer(_readable(text)):
-        if match[0].strip(".,"):
-            with contextlib.suppress(ValueError):
-                yield float(match[0].replace(",", ""))
-
-
-@rule
-def numbers_have_a_source(chapter: Chapter) -> Iterator[str]:
-    """A decimal number of the prose is an output's, a stored study's, or stands beside a link."""
-    known = set()
-    for _, cell in chapter.code:
-        for text in texts(cell):
-            known.update(numbers(text))
-    code = "\n".join(cell.source for _, cell in chapter.code)
-    for name, stored in chapter.studies.items():
-        if re.search(rf"\b{re.escape(name)}\b", code):
-            known.update(numbers(stored))
-    known = sorted(known)
-
-    def supported(number: Decimal) -> bool:
-        for value, unit in zip(number.values, number.units, strict=True):
-            reach = 0.5 * unit * (1 + 1e-6)
-            at = bisect_left(known, value - reach)
-            if at < len(known) and known[at] <= value + reach:
-                return True
-        return False
-
-    stated = [
-        (block.cell, block.text)
-        for block in chapter.blocks
-        if not (block.linked or block.folded or block.by_hand or block.article_section)
-    ]
-    stated += [(i, alt_text(cell)) for i, cell in chapter.code if not _by_hand(cell)]
-    for i, text in stated:
-        for number in decimals(text):
-            if not supported(number):
-                yield f"cell {i} states {number.written}, which no output or stored study shows"
-
-
 # --- Anatomy --------------------------------------------------------------------------------------
 
 
@@ -794,10 +695,6 @@ def alt_text(cell: NotebookNode) -> str:
     return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
 
 
-def _by_hand(cell: NotebookNode) -> bool:
-    return BY_HAND in cell.metadata.get("tags", [])
-
-
 def _parse(cell: NotebookNode) -> ast.Module | None:
     try:
         return ast.parse(cell.source)
@@ -832,12 +729,10 @@ def _flat(tokens: list[Token]) -> Iterator[Token]:
 def _blocks(chapter: Chapter) -> Iterator[Block]:
     section = ""
     folded = 0
-    for i, cell in chapter.markdown:
+    for i, _ in chapter.markdown:
         tokens = chapter.tokens[i]
         kinds: list[str] = []
         table_linked = linked = False
-        verdicts = False
-        column = 0
         for n, token in enumerate(tokens):
             if token.type == "html_block":
                 folded += token.content.count("<details") - token.content.count("</details")
@@ -845,11 +740,8 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
                 rest = tokens[n:]
                 size = next(k for k, t in enumerate(rest) if t.type == "table_close")
                 table_linked = any(t.type == "link_open" for t in _flat(rest[:size]))
-                verdicts = any(t.content.strip() == "Verdict" for t in rest[:size])
             elif token.type == "table_close":
-                table_linked = verdicts = False
-            elif token.type == "tr_open":
-                column = 0
+                table_linked = False
             elif token.type in ("math_block", "math_block_label"):
                 # A formula belongs to the paragraph that leads to it.
                 yield Block(
@@ -860,13 +752,11 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
                     linked=linked,
                     folded=folded > 0,
                     section=section,
-                    by_hand=_by_hand(cell),
-                    article_section=False,
                 )
             if token.nesting == 1:
                 kinds.append(token.tag)
             elif token.nesting == -1:
-                column += kinds.pop() in ("td", "th")
+                kinds.pop()
             if token.type != "inline":
                 continue
             children = token.children or []
@@ -882,8 +772,6 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
                 linked=linked,
                 folded=folded > 0,
                 section=section,
-                by_hand=_by_hand(cell),
-                article_section=verdicts and column == 0,
             )
 
 
@@ -925,15 +813,3 @@ def verdict_rows(chapter: Chapter) -> list[tuple[int, dict[str, str]]]:
 
 def _no_math(text: str) -> str:
     return re.sub(r"\$[^$]*\$", " ", text)
-
-
-def _readable(text: str) -> str:
-    """Numbers as Python writes them: 1{,}024, 3 \\times 10^{-4} and 3 × 10⁻⁴ become plain."""
-    text = text.replace("{,}", ",").replace(r"\,", " ").replace("\u2212", "-").replace("$", " ")
-    power = r"\s*(?:\\times|\\cdot|×|x)\s*10\s*(?:\^\s*\{?\s*(-?\s*\d+)\s*\}?|([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))"
-
-    def exponent(match: re.Match[str]) -> str:
-        digits = match[1] or match[2].translate(SUPERSCRIPTS)
-        return "e" + digits.replace(" ", "")
-
-    return re.sub(power, exponent, text)
