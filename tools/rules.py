@@ -20,7 +20,7 @@ solution:
 The one fenced block of the solution defines the same function. It is run after the chapter's
 imports and the skeleton without its last line, and its function must satisfy the same checker.
 
-Numbers. What each number of the prose comes from stands in a ledger: see `ledger.py`.
+Numbers. Each is bound to where it comes from in book/ledger/; tools/ledger.py says how.
 
 Figures. A cell that draws one ends in `plt.show()`, asserts what the figure's title claims, and has
 its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}. On the site a figure
