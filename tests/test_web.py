@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 import struct
-import sys
 from types import SimpleNamespace
 
+import pictures
 import pytest
+import rules  # noqa: F401  (it finds book/_ext)
 import yaml
 from docutils import nodes
 from notebooks import ROOT
 
-sys.path.append(str(ROOT / "book" / "_ext"))
-import attnbook_web as web
+import attnbook_web as web  # isort: skip
 
 pytestmark = pytest.mark.book
 
@@ -132,3 +132,13 @@ def test_how_to_cite_agrees_with_the_citation_file():
     assert f"year = {{{cff['date-released'].year}}}" in shown
     for author in cff["authors"]:
         assert author["name"] in shown
+
+
+def test_the_cards_are_those_that_the_script_draws():
+    folder = ROOT / "book" / "_static" / "cards"
+    drawn = pictures.cards()
+    assert sorted(drawn) == sorted(path.stem for path in folder.iterdir())
+    for name, drawing in drawn.items():
+        assert drawing in (folder / f"{name}.svg").read_text(encoding="utf-8"), (
+            "run python tools/pictures.py"
+        )
