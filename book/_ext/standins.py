@@ -21,7 +21,7 @@ from sphinx.errors import ExtensionError
 
 # What modules of attnbook import when they are imported. What an extension of the site imports has
 # to be real: it belongs in the group `site` of pyproject.toml.
-STOOD_IN = {"cycler", "matplotlib", "numpy", "scipy", "torch", "tqdm"}
+STOOD_IN = {"PIL", "cycler", "matplotlib", "numpy", "scipy", "torch", "tqdm"}
 # Installed with Jupyter, but of no use without the package named.
 NEEDS = {"matplotlib_inline": "matplotlib"}
 # Modules, and not classes, though they are asked for as attributes of the one above them.
