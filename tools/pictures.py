@@ -117,8 +117,8 @@ def share() -> None:
         _, weights = translator.attend(source, written[:, :-1])
     plotting.style()
     figure = plt.figure(figsize=(12, 6.3), dpi=100, facecolor="#0f2e4a", layout="none")
-    figure.text(0.05, 0.74, "Attention in PyTorch", color="white", size=40, weight="bold")
-    figure.text(0.05, 0.62, "a book that runs", color="#9fc6e6", size=30)
+    figure.text(0.05, 0.74, "Attention in PyTorch", color="white", size=36, weight="bold")
+    figure.text(0.05, 0.62, "a book that runs", color="#9fc6e6", size=28)
     lines = "Eight mechanisms, by hand, in einops,\nand tested on real data."
     figure.text(0.05, 0.32, lines, color="white", size=20, linespacing=1.5)
     figure.text(0.05, 0.12, "attnbook", color="#f0a830", size=24, weight="bold")

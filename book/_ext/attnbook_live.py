@@ -5,22 +5,30 @@ stored figure in Colab, on GitHub and on paper; on the site <attn-live> follows 
 asks for one with the directive `live`:
 
     :::{live} date_translator
+    :still: attention
+
     Title of the figure
     :::
+
+Where scripts do not run, and on paper, such a page shows the figure that the chapter named by
+`still` has stored.
 
 Pages that have one load live.js, which loads the rest when the figure comes near the screen.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
+from docutils.parsers.rst import Directive, directives
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +57,31 @@ class Live(Directive):
 
     has_content = True
     required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"still": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
-        """Return the element."""
-        where = self.state.document.settings.env.docname
-        return [element(self.arguments[0], " ".join(self.content).strip(), where)]
+        """Return the element, and the figure that stands in its place without it."""
+        env = self.state.document.settings.env
+        name = self.arguments[0]
+        live = element(name, " ".join(self.content).strip(), env.docname)
+        return [live, still(env, name, self.options["still"])] if self.options else [live]
+
+
+def still(env: BuildEnvironment, name: str, chapter: str) -> nodes.container:
+    """Return the figure that a chapter has stored of the cell that becomes the live one."""
+    path = ROOT / "book" / f"{chapter}.ipynb"
+    env.note_dependency(str(path))
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["metadata"].get("attnbook", {}).get("live") != name:
+            continue
+        stored = next(o["data"] for o in cell["outputs"] if "image/svg+xml" in o.get("data", {}))
+        target = Path(env.app.doctreedir, f"{name}.svg")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(stored["image/svg+xml"]), encoding="utf-8")
+        uri = "/" + Path(os.path.relpath(target, env.srcdir)).as_posix()
+        image = nodes.image(uri=uri, alt=cell["metadata"]["mystnb"]["image"]["alt"])
+        return nodes.container("", image, classes=["live-still", "cell_output"])
+    raise ExtensionError(f"{env.docname}: no cell of {chapter} has the live figure {name!r}")
 
 
 def hang(app: Sphinx, doctree: nodes.document) -> None:

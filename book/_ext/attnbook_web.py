@@ -1,6 +1,7 @@
 """What search engines, other sites and lost readers are told: the address, descriptions, the map.
 
-All of it follows from _config.yml. While no address is set, whatever needs one is left out.
+All of it follows from _config.yml. While no address is set, whatever needs one is left out. The
+menus of a page's header say what they do: edit, report, cite, print.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ ROOT = Path(__file__).parents[2]
 HOME = "book/index"
 PICTURE = "share.png"
 PICTURE_ALT = "The table of weights of the translator of dates, beside the title of the book"
-LONGEST = 200  # characters of a description
+SHORTEST, LONGEST = 60, 200  # characters of a description
+
+# What the theme's buttons say here, by the name that the theme gives them.
+BUTTONS = {
+    "source-edit-button": {"text": "Edit this page"},
+    "source-issues-button": {"text": "Report a mistake", "icon": "fas fa-bug"},
+    "download-pdf-button": {"text": "Print or save as PDF", "icon": "fas fa-print"},
+    "source-buttons": {"tooltip": "Edit, report, cite"},
+}
 
 
 def site(app: Sphinx) -> str:
@@ -58,6 +67,8 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     """Write numbers and addresses into the landing page."""
     if docname != HOME:
         return
+    for path in [*(ROOT / "book").glob("*.ipynb"), ROOT / "book" / "article_checked.md"]:
+        app.env.note_dependency(str(path))
     options = app.config.html_theme_options
     repository = options["repository_url"].removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{repository}/blob/"
@@ -78,9 +89,13 @@ def describe(doctree: nodes.document | None) -> str:
     """Return the first sentences of a page, as its description."""
     for paragraph in doctree.findall(nodes.paragraph) if doctree else []:
         text = " ".join(paragraph.astext().split())
-        if len(text) > 60 and not isinstance(paragraph.parent, nodes.list_item):
-            cut = text[:LONGEST]
-            return text if len(text) <= LONGEST else cut[: cut.rfind(" ")] + " ..."
+        if len(text) > SHORTEST and not isinstance(paragraph.parent, nodes.list_item):
+            if len(text) <= LONGEST:
+                return text
+            ends = [end.end() for end in re.finditer(r"[.?](?= )", text) if end.end() <= LONGEST]
+            if ends and ends[-1] > SHORTEST:
+                return text[: ends[-1]]
+            return text[: text.rfind(" ", 0, LONGEST)] + " ..."
     return ""
 
 
@@ -109,9 +124,48 @@ def add_tags(
         for name, text in tags.items()
     )
     context["metatags"] += f'\n<link rel="apple-touch-icon" href="{icon}" />'
-    cite = context["pathto"](HOME).rstrip("#") + "#cite"
-    footer = context.get("theme_extra_footer", "")
-    context["theme_extra_footer"] = f'{footer} <a href="{cite}">How to cite this book.</a>'
+    if pagename == HOME:
+        app.add_css_file("landing.css")
+        context["metatags"] += f'\n<script type="application/ld+json">{about(app, said)}</script>'
+
+
+def about(app: Sphinx, description: str) -> str:
+    """Return what the book is, in the words of schema.org."""
+    book = {
+        "@context": "https://schema.org",
+        "@type": ["Book", "LearningResource"],
+        "name": app.config.html_title,
+        "headline": "Attention in PyTorch, a book that runs",
+        "description": description,
+        "inLanguage": app.config.language,
+        "isAccessibleForFree": True,
+        "license": "https://creativecommons.org/licenses/by/4.0/",
+        "author": {"@type": "Organization", "name": app.config.author},
+    }
+    if base := site(app):
+        book |= {"url": f"{base}{HOME}.html", "image": f"{base}_static/{PICTURE}"}
+    return json.dumps(book).replace("<", "\\u003c")
+
+
+def name_buttons(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Let the header's buttons say what they are for, and add one to cite the book."""
+    for group in context.get("header_buttons", []):
+        for button in (group, *group.get("buttons", [])):
+            said = BUTTONS.get(button.get("label", ""), {})
+            button.update(said, tooltip=said.get("text") or said.get("tooltip", button["tooltip"]))
+        if group.get("label") == "source-buttons":
+            group["buttons"].append(
+                {
+                    "type": "link",
+                    "url": context["pathto"](HOME).rstrip("#") + "#cite",
+                    "text": "Cite this book",
+                    "tooltip": "Cite this book",
+                    "icon": "fas fa-quote-left",
+                    "label": "cite-button",
+                }
+            )
 
 
 DOOR = """<!DOCTYPE html>
@@ -124,6 +178,7 @@ DOOR = """<!DOCTYPE html>
 {head}
 <style>
 body {{ font: 1.1rem/1.6 system-ui, sans-serif; margin: 15vh auto; max-width: 32rem; }}
+body {{ padding: 0 1rem; }}
 @media (prefers-color-scheme: dark) {{
   body {{ background: #14171b; color: #d9dee4; }}
   a {{ color: #8cc4f0; }}
@@ -190,5 +245,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_base)
     app.connect("source-read", fill_in)
     app.connect("html-page-context", add_tags)
+    app.connect("html-page-context", name_buttons, priority=940)
     app.connect("build-finished", write_doors, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

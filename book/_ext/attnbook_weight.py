@@ -36,6 +36,8 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
         text = path.read_text(encoding="utf-8")
         light = re.sub(ICONS_BY_SCRIPT, "", text)
         light = light.replace("fab fa-github", "fas fa-code")  # a font of brands for one icon
+        # The theme's script sets the mode at once; a reader without scripts would have none.
+        light = light.replace('data-theme="auto"', 'data-theme="light"', 1)
         if light != text:
             path.write_text(light, encoding="utf-8")
     webfonts = Path(app.outdir, "_static", "vendor", "fontawesome", "webfonts")

@@ -148,7 +148,7 @@ def test_downloads_open_and_close(page: Page, hand: str) -> None:
     for close in ("Escape", "beside", "button"):
         press(button, hand)
         menu.wait_for(state="visible")
-        assert menu.locator("a, button").all_inner_texts() == [".ipynb", ".pdf"]
+        assert menu.locator("a, button").all_inner_texts() == [".ipynb", "Print or save as PDF"]
         box = menu.bounding_box()
         assert box
         assert box["x"] >= 0

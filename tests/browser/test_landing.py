@@ -10,7 +10,7 @@ import yaml
 from address import UNSET
 
 from .conftest import ROOT, SITE, Visit
-from .test_site import width
+from .test_site import mode, width
 
 pytestmark = [pytest.mark.book, pytest.mark.xdist_group("book/index")]
 
@@ -80,7 +80,44 @@ def test_the_pages_around_the_book(address, open_page):
     assert (SITE / "sitemap.xml").is_file() == is_set
 
 
-def test_a_reader_can_mend_report_and_cite(page):
-    hrefs = page.page.eval_on_selector_all("a", "all => all.map(e => e.href)")
-    for part in ("/edit/", "/issues/new", "#cite"):
-        assert any(part in href for href in hrefs), part
+def test_a_reader_can_mend_report_cite_and_print():
+    for path in sorted((SITE / "book").rglob("*.html")):
+        menus = re.findall(
+            r'<ul class="dropdown-menu">.*?</ul>', path.read_text("utf-8"), re.DOTALL
+        )
+        said = re.findall(r'btn__text-container">(.*?)<', "".join(menus))
+        for words in (
+            "Edit this page",
+            "Report a mistake",
+            "Cite this book",
+            "Print or save as PDF",
+        ):
+            assert words in said, path.name
+        cite = re.search(r'<a href="([^"]*#cite)"', "".join(menus))
+        assert (path.parent / (cite[1].partition("#")[0] or path.name)).samefile(
+            SITE / "book/index.html"
+        )
+
+
+def test_a_picture_on_a_card_has_no_slab_beneath_it_in_the_dark(page):
+    with mode(page, "dark"):
+        style = "all => all.map(e => getComputedStyle(e).backgroundColor)"
+        grounds = page.page.eval_on_selector_all(".sd-card img", style)
+    assert set(grounds) == {"rgba(0, 0, 0, 0)"}
+
+
+SEEN = "all => all.filter(e => e.checkVisibility()).length"
+
+
+def test_without_scripts_and_on_paper_the_stored_figure_stands_there(page, context, address):
+    still = ".live-still img"
+    assert page.page.eval_on_selector_all(still, SEEN) == 0
+    page.page.emulate_media(media="print")
+    assert page.page.eval_on_selector_all(still, SEEN) == 1
+    page.page.emulate_media(media="screen")
+    plain = context.browser.new_context(java_script_enabled=False)
+    bare = plain.new_page()
+    bare.goto(f"{address}book/index.html")
+    assert bare.eval_on_selector_all(still, SEEN) == 1
+    assert bare.eval_on_selector_all("attn-live", SEEN) == 0
+    plain.close()
