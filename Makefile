@@ -1,8 +1,6 @@
 # Two commands: `make book` builds the site, `make test` checks everything. `make help` lists the rest.
 # Both set up what they need in .venv the first time. Every step is a plain command, also in README.md.
 
-SHELL := bash
-.SHELLFLAGS := -eo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -10,16 +8,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-# Tests and notebooks meet the installed package, as a reader does, and nothing asks for a screen.
+# Tests and notebooks meet the installed package, as a reader does, and nothing asks for a screen or
+# for a home folder that can be written to.
 unexport PYTHONPATH
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := agg
 export PYTHONDONTWRITEBYTECODE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export IPYTHONDIR := $(CURDIR)/_build/home/ipython
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/_build/home/jupyter
+export MPLCONFIGDIR := $(CURDIR)/_build/home/matplotlib
 # pyright's own program is fetched once, into .venv, and then never asked about newer versions.
 export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/$(VENV)/pyright
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
+# uv installs where it is on the PATH; UV= has pip do it.
+UV := $(shell command -v uv 2>/dev/null)
 # The first Python that runs (a name on the PATH may be an empty shim), is of a version that the
 # pinned packages support, and can make a virtual environment.
 SUPPORTED := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -27,26 +31,37 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 	$$python -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$python && break; done)
 NO_PYTHON = attnbook needs Python 3.11, 3.12 or 3.13 with its venv module, and none was found; name one with PYTHON=/path/to/python
 
+# The site is built by the full environment if it is there, else by a light one, without torch.
+LIGHT := $(VENV)-site
+SITE := $(if $(wildcard $(VENV)/attnbook.done),$(VENV),$(LIGHT))
+SITE_READY := $(SITE)/$(if $(filter $(VENV),$(SITE)),attnbook,packages).done
+
 # The package is installed again only when one of its files has changed.
 SOURCES := pyproject.toml LICENSE README.md \
 	$(shell find attnbook -name __pycache__ -prune -o -name '.*' -prune -o -print)
 
-.PHONY: help book site test test-all lint types unit shapes notebooks-check browser slow device \
-	mutants notebooks repository requirements clean
+.PHONY: help book test test-all lint types site unit shapes notebooks-check browser slow device same \
+	check edit mutants notebooks repository requirements clean
 
 help:
 	@echo 'make book         build the site into _build/html'
 	@echo 'make test         check style, types, site, package, notebooks and pages'
-	@echo 'make test-all     the same, the slow tests, and tests and chapters on a simulated GPU'
-	@echo 'make device       the last of these alone'
-	@echo 'make mutants      change the mechanisms in some 2000 small ways, and say which changes no test notices'
+	@echo 'make edit         CHAPTER=eca: open a chapter in JupyterLab'
+	@echo 'make check        CHAPTER=eca: check it against the rules of a chapter, in seconds'
 	@echo 'make notebooks    run every chapter and store its outputs, and gather their verdicts; CHAPTERS="attention eca" runs some'
-	@echo 'make repository   URL=https://github.com/someone/attnbook: say where the book lives'
-	@echo 'make requirements pin the newest packages that the chosen ones in requirements.txt allow'
-	@echo 'make clean        remove .venv, _build and caches'
-	@echo 'Each first sets up .venv, which takes some minutes once. PYTHON=/path/to/python chooses a Python.'
+	@echo 'make lint         check style and spelling alone'
+	@echo 'make test-all     all of make test, the slow tests, and tests and chapters on a simulated GPU'
+	@echo 'make device       the last of these alone'
+	@echo 'make same         compare the site that is built without torch with the one built with it'
+	@echo 'make mutants      change the mechanisms in some 3000 small ways, and say which changes no test notices'
+	@echo 'make repository   say where the book lives: where git has it from, or URL=https://github.com/someone/attnbook'
+	@echo 'make requirements write uv.lock and the requirements files from what pyproject.toml chooses'
+	@echo 'make clean        remove the environments, _build and caches'
+	@echo 'make book sets up .venv-site, which takes half a minute once, and all others .venv, which takes some minutes once.'
+	@echo 'PYTHON=/path/to/python chooses a Python; UV= has pip install where uv would.'
 
-book: site
+book: $(SITE_READY)
+	@$(SITE)/bin/python tools/build_site.py
 	@echo 'The site is in _build/html. To read it: python3 -m http.server -d _build/html'
 	@echo 'then open http://localhost:8000 (opened as files, its search cannot show what it finds).'
 
@@ -58,32 +73,17 @@ test-all: test slow device
 
 # --- Setting up -------------------------------------------------------------------------------
 
-# pip says much; what it says goes to pip.log, and here a count and the large downloads are shown.
-define PROGRESS
-n=0; while read -r word name rest; do case $$word in \
-	Collecting | Processing) n=$$((n + 1)); ((n % 20)) || echo "  $$n packages found" ;; \
-	Downloading) [[ $$rest =~ [0-9]{3}\.[0-9]\ MB|GB ]] && echo "  downloading $$name $$rest" ;; \
-	Installing) echo "  $$n packages found; unpacking them" ;; esac; done || true
-endef
-NO_NETWORK = the first run needs a network connection, and pip could not reach its package index (its own words: $(VENV)/pip.log)
-UNREACHED = from versions: none|NewConnectionError|Max retries|Connection.*refused|Read timed out|Name or service
-
 $(VENV)/packages.done: requirements.txt
+$(LIGHT)/packages.done: requirements-site.txt
+%/packages.done:
 	$(if $(PYTHON),,$(error $(NO_PYTHON)))
-	@rm -f $(VENV)/why
-	@test -x $(BIN)/python || { echo 'Making .venv with $(PYTHON)'; $(PYTHON) -m venv $(VENV); }
-	@echo 'Installing the pinned packages into .venv: some minutes, once'
-	@if $(BIN)/pip install -r requirements.txt 2>&1 | tee $(VENV)/pip.log | { $(PROGRESS); }; then \
-		if $(BIN)/pyright --version >$(VENV)/pyright.log 2>&1; then touch $@; \
-		else echo 'pyright could not fetch its program from the npm registry (its own words: $(VENV)/pyright.log)' >$(VENV)/why; fi; \
-	elif grep -qE '$(UNREACHED)' $(VENV)/pip.log; then echo '$(NO_NETWORK)' >$(VENV)/why; \
-	else echo "pip could not install requirements.txt: $$(grep -m1 ^ERROR $(VENV)/pip.log) (all of it: $(VENV)/pip.log)" >$(VENV)/why; fi
+	@$(PYTHON) tools/environment.py $* $< --uv '$(UV)' $(if $(filter $(VENV),$*),--full)
+	@touch $@
 
-# What went wrong above is said here, as make's own message and so in one line.
 $(VENV)/attnbook.done: $(VENV)/packages.done $(SOURCES)
-	$(if $(shell cat $(VENV)/why 2>/dev/null),$(error $(shell cat $(VENV)/why)))
-	@echo 'Installing attnbook into .venv'
-	@$(BIN)/pip install -q --no-deps --no-build-isolation .
+	@echo 'Installing attnbook into $(VENV)'
+	@$(if $(UV),'$(UV)' pip install -q --python $(BIN)/python --reinstall-package attnbook,$(BIN)/python -m pip install -q) \
+		--no-deps --no-build-isolation .
 	@touch $@
 
 # --- Checking ---------------------------------------------------------------------------------
@@ -92,22 +92,15 @@ lint: $(VENV)/attnbook.done
 	@echo '== style'
 	@ruff check --quiet .
 	@ruff format --quiet --check . || { echo 'ruff format . would change these files:'; ruff format --check . ; }
+	@codespell
 
 types: $(VENV)/attnbook.done
 	@echo '== types'
 	@pyright --pythonpath $(BIN)/python
 
-# Sphinx looks at the pages alone: a change of the look, or of what all pages share, builds them all.
-SHARED = $(shell find book/_static _config.yml _toc.yml $(VENV)/packages.done -newer _build/html/book/index.html 2>/dev/null | head -1)
-
-# Its limit is in seconds of a processor, so that a busy machine does not count.
 site: $(VENV)/attnbook.done
 	@echo '== site'
-	@TIMEFORMAT='%U %S %R'; \
-	spent=$$({ time jupyter-book build . $(if $(SHARED),--all) -q -W -n --keep-going >$(VENV)/site.log 2>&1; } 2>&1) \
-		|| { cat $(VENV)/site.log; exit 1; }; \
-	echo "$$spent" | awk '{print "built in " $$3 " s"} \
-		$$1 + $$2 > 60 {print "The site took more than 60 s of one processor."; exit 1}'
+	@python tools/build_site.py
 
 # Tests and doctests; every statement and branch of the package but 2 % is run.
 unit: $(VENV)/attnbook.done
@@ -139,38 +132,62 @@ device: $(VENV)/attnbook.done
 	@echo '== tests and notebooks on a simulated GPU'
 	@python tests/device --jobs $(JOBS)
 
+# .buildinfo holds a sum over Sphinx's settings, in which an environment leaves its mark.
+same: $(VENV)/attnbook.done $(LIGHT)/packages.done
+	@echo '== site, built anew with torch and without, and compared'
+	@rm -rf _build/html _build/light
+	@python tools/build_site.py
+	@$(LIGHT)/bin/python tools/build_site.py --output _build/light
+	@diff -rq -x .buildinfo _build/html _build/light/_build/html
+	@echo 'make same: every file of both is the same.'
+
 # Not a check: its answer is a number and a list to be read. tests/MUTANTS.md has the last ones. What
 # was tried before and has not changed since is not tried again; to start over, remove mutants/.
 MUTMUT := mutmut==3.8.1
 
 $(VENV)/mutmut.done: $(VENV)/packages.done
-	@$(BIN)/pip install -q $(MUTMUT)
+	@$(if $(UV),'$(UV)' pip install -q --python $(BIN)/python,$(BIN)/python -m pip install -q) $(MUTMUT)
 	@touch $@
 
 mutants: $(VENV)/attnbook.done $(VENV)/mutmut.done
-	@echo '== mutants: some 20 minutes of one processor; mutmut show NAME prints one'
+	@echo '== mutants: some 40 minutes of one processor; mutmut show NAME prints one'
 	@OMP_NUM_THREADS=1 nice mutmut run --max-children $(JOBS) >$(VENV)/mutants.log 2>&1 || { tail -n 30 $(VENV)/mutants.log; exit 1; }
 	@mutmut results
 
 # --- Writing ----------------------------------------------------------------------------------
 
+edit: $(VENV)/attnbook.done
+	@python tools/notebooks.py edit $(CHAPTER)
+
+check: $(VENV)/packages.done
+	$(if $(CHAPTER),,$(error say which: make check CHAPTER=eca))
+	@python tools/notebooks.py rules $(CHAPTER)
+	@python tools/ledger.py check $(CHAPTER)
+
 notebooks: $(VENV)/attnbook.done
 	@python tools/notebooks.py run $(CHAPTERS)
 	@python tools/article_checked.py
 
-repository: $(VENV)/attnbook.done
-	$(if $(URL),,$(error say where: make repository URL=https://github.com/someone/attnbook))
-	@python tools/notebooks.py repository '$(URL)'
+# Any Python 3 will do, and nothing needs to be installed.
+repository:
+	@$(or $(PYTHON),python3) tools/address.py $(if $(URL),'$(URL)') $(if $(BRANCH),--branch '$(BRANCH)')
 
+# What a build of torch for CUDA needs, and one for the CPU does not: pip asks the torch that it finds.
+CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
+EXPORT = '$(UV)' export -q --frozen --no-emit-project --no-annotate --no-header
+
+# What is true wherever the book runs, the lock's `environments`, need not be said of every package.
+EVERYWHERE = s/ ; python_full_version < '3.14' and (sys_platform == 'darwin' or sys_platform == 'linux' or sys_platform == 'win32')//; s/python_full_version < '3.14' and //
+WRITTEN = \# Written by make requirements from pyproject.toml and uv.lock: what
+# UPGRADE=--upgrade takes the newest of what is not chosen. The full list goes without hashes: with
+# them pip takes torch from nowhere but PyPI, and there, on Linux, it is the one with CUDA.
 requirements:
-	$(if $(PYTHON),,$(error $(NO_PYTHON)))
-	@rm -rf $(VENV)-new && $(PYTHON) -m venv $(VENV)-new
-	@sed '/^# All that these need/q' requirements.txt >$(VENV)-new/requirements.txt
-	@$(VENV)-new/bin/pip install -r $(VENV)-new/requirements.txt
-	@$(VENV)-new/bin/pip freeze --all --exclude pip | sed 's/+[a-z0-9.]*$$//' | grep -viFf <(sed -n 's/\(\[.*\]\)*==.*/==/p' $(VENV)-new/requirements.txt) \
-		>>$(VENV)-new/requirements.txt
-	@mv $(VENV)-new/requirements.txt requirements.txt && rm -rf $(VENV)-new
+	$(if $(UV),,$(error make requirements needs uv: pip install uv))
+	@'$(UV)' lock -q --default-index https://pypi.org/simple $(UPGRADE)
+	@{ echo '$(WRITTEN) make test installs.'; $(EXPORT) --all-groups --no-hashes $(addprefix --prune ,$(CUDA)); } \
+		| sed "$(EVERYWHERE)" >requirements.txt
+	@{ echo '$(WRITTEN) make book installs.'; $(EXPORT) --only-group site; } | sed "$(EVERYWHERE)" >requirements-site.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-new _build dist mutants .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(LIGHT) _build dist mutants .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +

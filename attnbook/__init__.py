@@ -70,3 +70,5 @@ __all__ = [
     "rotate",
     "sinusoidal_encoding",
 ]
+
+__version__ = "0.2.0.dev0"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import base64
 import inspect
+import io
+import re
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,10 +19,13 @@ from cycler import cycler
 from einops import rearrange, repeat
 from IPython.display import Markdown
 from jaxtyping import Float
-from matplotlib import font_manager
+from matplotlib import cbook, colors, font_manager
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import register_backend
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib_inline.config import InlineBackend
+from PIL import Image
 from torch import Tensor
 
 # Okabe and Ito's colours, told apart by readers of any colour vision; markers and dashes repeat it.
@@ -29,11 +35,56 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
 COLORS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 2)))
+MARGIN = 6  # points around a figure
 WIDTH = 7.2  # inches: at the width of a page's column the text of a figure is as large as the prose
 
 
+class Drawing(FigureCanvasSVG):
+    """An SVG as the book stores it: the same twice, with a margin, and its photographs as JPEG."""
+
+    def print_svg(self, filename: Any, *, metadata: Any = None, **others: Any) -> None:
+        """Write the figure to a path or an open file."""
+        text = io.StringIO()
+        restore = others.get("bbox_inches_restore")  # of the others SVG makes no use
+        metadata = {"Date": None, **(metadata or {})}
+        super().print_svg(text, bbox_inches_restore=restore, metadata=metadata)
+        svg = re.sub(r"data:image/png;base64,([^\"]+)", smaller, text.getvalue())
+        # On one line: a notebook stores every line of it as a line of its own.
+        svg = re.sub(r"\s*\n\s*", " ", re.sub(r">\s+<", "><", svg))
+        width, height = (72 * inches + 2 * MARGIN for inches in self.figure.get_size_inches())
+        ground = colors.to_hex(self.figure.get_facecolor())
+        svg = re.sub(
+            r'width="[\d.]+pt" height="[\d.]+pt" viewBox="[^"]*"([^>]*>)',
+            f'width="{width:g}pt" height="{height:g}pt" '
+            rf'viewBox="-{MARGIN} -{MARGIN} {width:g} {height:g}"\1'
+            f'<path d="M -{MARGIN} -{MARGIN} h {width:g} v {height:g} h -{width:g} z" '
+            f'style="fill: {ground}"/>',
+            svg,
+            count=1,
+        )
+        with cbook.open_file_cm(filename, "w", encoding="utf-8") as file:
+            file.write(svg if cbook.file_requires_unicode(file) else svg.encode())
+
+
+def smaller(png: re.Match[str]) -> str:
+    """Return an embedded picture as JPEG where that is much smaller, as it is for photographs."""
+    stored = base64.b64decode(png[1])
+    picture, jpeg = Image.open(io.BytesIO(stored)), io.BytesIO()
+    picture.convert("RGB").save(jpeg, "JPEG", quality=90, subsampling=0)
+    opaque = "A" not in picture.mode or picture.getchannel("A").getextrema() == (255, 255)
+    kind = "png"
+    if opaque and 3 * len(jpeg.getvalue()) < len(stored):
+        kind, stored = "jpeg", jpeg.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(stored).decode()}"
+
+
 def style() -> None:
-    """Switch matplotlib to the style of the book. Call it once, at the top of a chapter."""
+    """Switch matplotlib to the style of the book. Call it once, at the top of a chapter.
+
+    Figures become SVG: sharp at any size, and the site makes a dark twin of each. The site also
+    keeps all lettering at 9 pixels or more. A figure lettered in 10 points and up to 4.8 inches
+    wide fits a screen of 360 pixels so; a wider one scrolls sideways there.
+    """
     chinese = Path(__file__).parent / "fonts" / "NotoSansSC-dates.otf"
     fonts = font_manager.fontManager
     fonts.addfont(chinese)
@@ -42,9 +93,10 @@ def style() -> None:
     family = font_manager.FontProperties(fname=chinese).get_name()
     with warnings.catch_warnings():  # the notebook's own backend sets this off
         warnings.simplefilter("ignore", DeprecationWarning)
-        InlineBackend.instance().set_trait(
-            "print_figure_kwargs", {"bbox_inches": None}
-        )  # all one width
+        inline = InlineBackend.instance()
+        inline.set_trait("print_figure_kwargs", {"bbox_inches": None})  # all one width
+        inline.set_trait("figure_formats", {"svg"})
+    register_backend("svg", Drawing)
     plt.rcParams.update(
         {
             "axes.grid": False,
@@ -64,6 +116,7 @@ def style() -> None:
             "legend.frameon": False,
             "lines.markersize": 5,
             "savefig.facecolor": "white",
+            "svg.hashsalt": "attnbook",
         }
     )
 

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
-from vision_contract import CompilerContract, VisionContract, output_and_gradients, random_image
+from vision_contract import CompilerContract, LayersContract, output_and_gradients, random_image
 
 from attnbook import CBAM, ChannelAttention, SpatialAttention, SqueezeExcitation
 
 MEMORY = [torch.contiguous_format, torch.channels_last]
 
 
-class TestChannelSettings(VisionContract):
+class TestChannelSettings(LayersContract):
     def make(self, **kwargs):
         return ChannelAttention(6, reduction=2, **kwargs)
 
 
-class TestSpatialSettings(VisionContract):
+class TestSpatialSettings(LayersContract):
     # PyTorch's convolution and batch normalisation round between the steps.
     asked_tolerance = 1.0
     output_tolerance = 1.5
@@ -38,7 +38,7 @@ class TestSpatialSettings(VisionContract):
             assert module.gate(x).dtype == x.dtype
 
 
-class TestSettings(VisionContract, CompilerContract):
+class TestSettings(LayersContract, CompilerContract):
     asked_tolerance = 1.5
     output_tolerance = 2.0
     float32_inside = False

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
-from vision_contract import CompilerContract, VisionContract, output_and_gradients, random_image
+from vision_contract import CompilerContract, LayersContract, output_and_gradients, random_image
 
 from attnbook import EfficientChannelAttention, SqueezeExcitation, adaptive_kernel_size
 from attnbook.eca import Band
 
 
-class TestSettings(VisionContract, CompilerContract):
+class TestSettings(LayersContract, CompilerContract):
     def make(self, **kwargs):
         return EfficientChannelAttention(kernel_size=5, **kwargs)
 

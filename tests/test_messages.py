@@ -125,7 +125,7 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     "dot_product_score": (ab.dot_product_score, {"query": ("floating", X), "key": ("floating", X)}),
     "cosine_score": (
         ab.cosine_score,
-        {"query": ("floating", X), "key": ("floating", X), "scale": ("free", 1.0)},
+        {"query": ("floating", X), "key": ("floating", X), "scale": ("number", 1.0)},
     ),
     "masked_softmax": (ab.masked_softmax, {"scores": ("floating", BIAS), **reads}),
     "attend": (
@@ -391,6 +391,8 @@ def test_a_wrong_argument_is_named(name, argument, value, how):
     if isinstance(value, torch.Tensor):
         shown += [str(value.dtype), str(tuple(value.shape))]
     assert value is None or any(word in said for word in shown)
+    for kind in re.findall(r"has type (\w+)", said):
+        assert kind == type(value).__name__
 
 
 def lambda_module(output):
@@ -449,12 +451,12 @@ SWAPPED: dict[str, tuple[Any, type[Exception], list[str]]] = {
     "SpatialTransformer: a class": (
         lambda: ab.SpatialTransformer(nn.Linear),
         TypeError,
-        ["class", " and ready to be called"],
+        ["is a class,", " and ready to be called"],
     ),
     "SpatialTransformer: a function": (
         lambda: ab.SpatialTransformer(lambda x: x),
         TypeError,
-        ["function", "nn.Module"],
+        ["is a function,", "nn.Module"],
     ),
     "init_identity: not the whole network": (
         lambda: ab.init_identity(LOCALISATION),
@@ -640,6 +642,16 @@ SWAPPED: dict[str, tuple[Any, type[Exception], list[str]]] = {
         lambda: ab.SpatialTransformer(LOCALISATION, padding_mode="constant"),
         ValueError,
         ["'constant'", *NAMES],
+    ),
+    "SpatialTransformer: a number for a mode": (
+        lambda: ab.SpatialTransformer(LOCALISATION, padding_mode=3),
+        TypeError,
+        ["padding_mode=3 has type int, but must be one of ("],
+    ),
+    "SpatialTransformer: a side": (
+        lambda: ab.SpatialTransformer(LOCALISATION, size=28),
+        TypeError,
+        ["size=28 has type int, but must be a pair: (height, width)"],
     ),
     "SpatialTransformer: no mode": (
         lambda: ab.SpatialTransformer(LOCALISATION, padding_mode=None),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import re
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
@@ -116,3 +119,34 @@ def test_pictures_may_lie_anywhere_and_have_gradients(device):
     weights = torch.rand(2, 3, device=device, requires_grad=True)
     plt.imshow(plotting.lit(photo, weights).numpy())
     plotting.gallery({"row": (photo, ["a", "b", "c"])}, figure=plt.figure())
+
+
+def svg(picture: torch.Tensor, **arguments: object) -> str:
+    figure, ax = plt.subplots(figsize=(4, 2))
+    ax.imshow(picture.numpy(), **arguments)
+    figure.suptitle("Title")
+    file = io.BytesIO()
+    figure.savefig(file, format="svg")
+    return file.getvalue().decode()
+
+
+def test_figures_are_the_same_twice_and_have_a_margin(tmp_path):
+    plt.plot([1, 2])
+    matrix = torch.eye(3)
+    first = svg(matrix)
+    assert first == svg(matrix)
+    assert 'width="300pt" height="156pt" viewBox="-6 -6 300 156"' in first
+    assert "dc:date" not in first
+    plt.savefig(tmp_path / "figure.svg")
+    assert (tmp_path / "figure.svg").read_text(encoding="utf-8") == first
+
+
+def test_photographs_are_jpeg_and_heat_maps_are_exact():
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 20), 400, mode="bicubic")
+    photo = smooth[0].permute(1, 2, 0).clamp(0, 1)
+    assert "data:image/jpeg" in svg(photo)
+    assert "data:image/png" in svg(torch.rand(20, 20))
+    see_through = torch.cat([photo, torch.full((400, 400, 1), 0.5)], -1)
+    assert "data:image/png" in svg(see_through)
+    assert len(re.findall("<image", svg(photo))) == 1

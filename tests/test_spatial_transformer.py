@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from vision_contract import (
     HALF,
     CompilerContract,
-    VisionContract,
+    LayersContract,
     output_and_gradients,
     random_image,
 )
@@ -64,7 +64,7 @@ class Returns(nn.Module):
         return self.tensor
 
 
-class TestSettings(VisionContract, CompilerContract):
+class TestSettings(LayersContract, CompilerContract):
     inductor_fault = "torch 2.13 holds the height fixed, and so compiles anew for another one"
     float32_inside = False  # in the localisation network, which is the user's
     has_forward_mode = False

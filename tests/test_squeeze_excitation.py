@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from vision_contract import (
     HALF,
     CompilerContract,
-    VisionContract,
+    LayersContract,
     output_and_gradients,
     random_image,
 )
@@ -25,7 +25,7 @@ from attnbook.squeeze_excitation import Pointwise, mean
 MEMORY = [torch.contiguous_format, torch.channels_last]
 
 
-class TestSettings(VisionContract, CompilerContract):
+class TestSettings(LayersContract, CompilerContract):
     def make(self, **kwargs):
         return SqueezeExcitation(6, reduction=2, **kwargs)
 

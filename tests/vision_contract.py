@@ -1,7 +1,7 @@
 """What every module of an image promises, in every setting: the tests that such modules share.
 
-A test file subclasses `VisionContract` and `CompilerContract` as `TestSettings`, and says how its
-module is made.
+A test file subclasses `VisionContract`, or `LayersContract` where the module holds layers, and
+`CompilerContract` as `TestSettings`, and says how its module is made.
 """
 
 from __future__ import annotations
@@ -59,22 +59,6 @@ class VisionContract:
     def image(self, device, batch=2, height=5, width=7, dtype=torch.float32):
         return random_image(device, batch, self.channels, height, width, dtype=dtype).detach()
 
-    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-    def test_calls_the_layers_it_holds(self, torchvision, check):
-        x = self.image("cpu").abs()
-
-        def make():
-            module = self.make()
-            for name, layer in [*module.named_modules()]:
-                if isinstance(layer, nn.BatchNorm2d):  # one weight: half of it is all or nothing
-                    module.set_submodule(name, nn.BatchNorm2d(1, affine=False))
-            with torch.no_grad():
-                for parameter in module.parameters():
-                    parameter.abs_()  # no hidden unit is off
-            return module
-
-        check(make, lambda module: module(x))
-
     def test_fx_traces_it(self, device):
         module = self.make(device=device).eval()
         traced = fx.symbolic_trace(module)
@@ -88,20 +72,6 @@ class VisionContract:
         module = self.make(device=device).eval()
         x = torch.stack([self.image(device) for _ in range(3)])
         assert_close(torch.vmap(module)(x), torch.stack([module(image) for image in x]))
-
-    def test_vmap_over_parameters_is_an_ensemble(self, device):
-        modules = [self.make(device=device).eval() for _ in range(3)]
-        for module in modules:
-            for parameter in module.parameters():
-                nn.init.normal_(parameter, std=0.3)
-        state = torch.func.stack_module_state(modules)
-        x = self.image(device)
-
-        def one(parameters, buffers):
-            return torch.func.functional_call(modules[0], (parameters, buffers), (x,))
-
-        expected = torch.stack([module(x) for module in modules])
-        assert_close(torch.vmap(one)(*state), expected)
 
     @pytest.mark.parametrize("dtype", HALF, ids=str)
     def test_autocast_keeps_the_dtype_and_the_answers(self, device, dtype):
@@ -249,6 +219,40 @@ class VisionContract:
         for path in (module, self.asked(module)):
             with pytest.raises(TypeError, match=f"x has dtype {dtype}, but a floating-point type"):
                 path(torch.zeros(2, self.channels, 5, 7, dtype=dtype, device=device))
+
+
+class LayersContract(VisionContract):
+    """What a module promises whose weights lie in layers that it holds."""
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_calls_the_layers_it_holds(self, torchvision, check):
+        x = self.image("cpu").abs()
+
+        def make():
+            module = self.make()
+            for name, layer in [*module.named_modules()]:
+                if isinstance(layer, nn.BatchNorm2d):  # one weight: half of it is all or nothing
+                    module.set_submodule(name, nn.BatchNorm2d(1, affine=False))
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.abs_()  # no hidden unit is off
+            return module
+
+        check(make, lambda module: module(x))
+
+    def test_vmap_over_parameters_is_an_ensemble(self, device):
+        modules = [self.make(device=device).eval() for _ in range(3)]
+        for module in modules:
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, std=0.3)
+        state = torch.func.stack_module_state(modules)
+        x = self.image(device)
+
+        def one(parameters, buffers):
+            return torch.func.functional_call(modules[0], (parameters, buffers), (x,))
+
+        expected = torch.stack([module(x) for module in modules])
+        assert_close(torch.vmap(one)(*state), expected)
 
 
 class CompilerContract:

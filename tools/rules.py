@@ -20,24 +20,19 @@ solution:
 The one fenced block of the solution defines the same function. It is run after the chapter's
 imports and the skeleton without its last line, and its function must satisfy the same checker.
 
-Numbers. A number with a decimal point in the prose or in an alt text must occur in an output of
-the chapter, or in a stored study that its code names; there it may have more digits (0.9512 printed
-supports 0.95), and 95.1 % is supported by 0.951. A paragraph with a link quotes its numbers from
-there. Not read are code, the folded text, numbers of sections, equations, tables, figures
-and versions ("section 2.3", "eq. 3.1", "PyTorch 2.13", 1.2.3). Cells tagged
-`numbers-checked-by-hand` are not read either.
+Numbers. Each is bound to where it comes from in book/ledger/; tools/ledger.py says how.
 
 Figures. A cell that draws one ends in `plt.show()`, asserts what the figure's title claims, and has
-its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}.
+its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}. On the site a figure
+is as wide as its smallest lettering needs to be readable, and scrolls where the screen is narrower.
 """
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib
 import re
-from bisect import bisect_left
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,18 +40,24 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from address import Address, book_address
 from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
-from notebooks import METADATA, ROOT, SET_UP_CELL, address
+from notebooks import FOLDED, GPU, METADATA, ROOT, SET_UP_CELL
 
-LAST_SECTIONS = ["What the article says", "Exercises", "Sources"]
+sys.path.append(str(ROOT / "book" / "_ext"))
+from figures import narrowest
+
+ARTICLE = "What the article says"  # of a chapter on a mechanism that the article names
+LAST_SECTIONS = ["Exercises", "Sources"]
 VERDICTS = ["holds", "holds with a correction", "does not hold"]
-BY_HAND = "numbers-checked-by-hand"
 IGNORED = "nbval-ignore-output"
-TAGS = {BY_HAND, IGNORED, "hide-input"}
+FOLD = "hide-input"
+TAGS = {IGNORED, FOLD}
+SET_UP_TAGS = [IGNORED, FOLD]
 WORDS = range(1_800, 4_001)
 FIGURES = range(5, 13)
 EXERCISES = range(3, 6)
@@ -65,6 +66,7 @@ LONGEST_CODE_CELL = 20
 LONGEST_OUTPUT = 40
 WIDEST_OUTPUT = 100
 SHORTEST_ALT = 30
+WIDEST_FIGURE = 540  # pixels: on a phone, half a screen is scrolled to
 
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_labels=True)
 
@@ -80,8 +82,6 @@ class Block:
     linked: bool  # it, or the table that it belongs to, has a link
     folded: bool  # inside <details>
     section: str  # text of the last h2
-    by_hand: bool
-    article_section: bool  # the first column of a table with verdicts: numbers of sections
 
 
 class Chapter:
@@ -92,25 +92,21 @@ class Chapter:
         name: str,
         notebook: NotebookNode,
         *,
-        address: str,
-        studies: dict[str, str],
+        address: Address,
         exercises: object,
     ) -> None:
         self.name = name
         self.cells = notebook.cells
         self.notebook = notebook
         self.address = address
-        self.studies = studies  # stored results by name, as JSON
         self._exercises = exercises
 
     @classmethod
     def read(cls, path: Path) -> Chapter:
-        studies = ROOT / "attnbook" / "studies"
         return cls(
             path.stem,
             nbformat.read(path, as_version=4),
-            address=address(),
-            studies={p.stem: p.read_text(encoding="utf-8") for p in studies.glob("*.json")},
+            address=book_address(),
             exercises=None,
         )
 
@@ -169,14 +165,25 @@ def rule(function: Rule) -> Rule:
 
 @rule
 def metadata_are_the_same(chapter: Chapter) -> Iterator[str]:
-    """Colab gives a GPU, the kernel is python3, and nothing of the writer's machine is stored."""
-    if chapter.notebook.metadata != METADATA:
+    """The kernel is python3, and nothing of the writer's machine is stored."""
+    if chapter.notebook.metadata not in (METADATA, {**METADATA, **GPU}):
         yield f"the notebook's metadata are not {METADATA} (`make notebooks` writes them)"
     if (chapter.notebook.nbformat, chapter.notebook.nbformat_minor) < (4, 5):
         yield "the notebook's format is older than 4.5, so its cells have no lasting ids"
     for i, cell in chapter.code:
         if "execution" in cell.metadata:
             yield f"cell {i} stores when it was run (`make notebooks` removes that)"
+        stored = {key: cell.metadata[key] for key in FOLDED if key in cell.metadata}
+        if stored != (FOLDED if FOLD in cell.metadata.get("tags", []) else {}):
+            yield f"cell {i} is folded on the site or in Colab alone (`make notebooks` sees to it)"
+
+
+@rule
+def a_gpu_is_used(chapter: Chapter) -> Iterator[str]:
+    """A chapter that has Colab give it a GPU computes on it."""
+    names = {node.id for _, node in _nodes(chapter) if isinstance(node, ast.Name)}
+    if "accelerator" in chapter.notebook.metadata and "device" not in names:
+        yield "the notebook's metadata ask for a GPU, but no cell uses `device`"
 
 
 @rule
@@ -186,10 +193,13 @@ def set_up_cell_is_the_same(chapter: Chapter) -> Iterator[str]:
         yield "there is no code cell"
         return
     i, cell = chapter.code[0]
-    if cell.source != SET_UP_CELL.format(address=chapter.address):
-        yield f"cell {i} is not the set-up cell of tools/notebooks.py with {chapter.address}"
-    if cell.metadata.get("tags") != [IGNORED]:
-        yield f"cell {i}, the set-up cell, is tagged {cell.metadata.get('tags')}, not [{IGNORED}]"
+    if cell.source != SET_UP_CELL.format(**chapter.address._asdict()):
+        yield (
+            f"cell {i} is not the set-up cell of tools/notebooks.py with {chapter.address.url} "
+            f"and the branch {chapter.address.branch} (`make repository` carries them there)"
+        )
+    if cell.metadata.get("tags") != SET_UP_TAGS:
+        yield f"cell {i}, the set-up cell, is tagged {cell.metadata.get('tags')}, not {SET_UP_TAGS}"
 
 
 @rule
@@ -232,6 +242,15 @@ def counts_run_in_order(chapter: Chapter) -> Iterator[str]:
 
 
 @rule
+def outputs_are_stored(chapter: Chapter) -> Iterator[str]:
+    """A cell that prints or draws has its output."""
+    for i, cell in chapter.code:
+        last = cell.source.rstrip().split("\n")[-1]
+        if not cell.outputs and last.startswith(("print(", "plt.show()")):
+            yield f"cell {i} has lost its output: make notebooks CHAPTERS={chapter.name} stores it"
+
+
+@rule
 def nothing_went_wrong(chapter: Chapter) -> Iterator[str]:
     """No warning and no error is stored."""
     for i, cell in chapter.code:
@@ -246,7 +265,7 @@ def nothing_went_wrong(chapter: Chapter) -> Iterator[str]:
 def outputs_are_short(chapter: Chapter) -> Iterator[str]:
     """No cell prints more than a screen."""
     for i, cell in chapter.code:
-        lines = sum(len(text.rstrip("\n").split("\n")) for text in _texts(cell))
+        lines = sum(len(text.rstrip("\n").split("\n")) for text in texts(cell))
         if lines > LONGEST_OUTPUT:
             yield f"cell {i} prints {lines} lines; at most {LONGEST_OUTPUT} are read"
 
@@ -266,7 +285,7 @@ def outputs_can_recur(chapter: Chapter) -> Iterator[str]:
     """No output holds an address in memory or a path on the writer's machine."""
     unique = re.compile(r"\b0x[0-9a-f]{6,}|(?<![\w/])/(?:tmp|home|root|Users|work|usr)/|[A-Z]:\\\\")
     for i, cell in chapter.code:
-        for text in _texts(cell):
+        for text in texts(cell):
             if found := unique.search(text):
                 yield f"cell {i} prints {found[0]!r}, which is another one on the next machine"
 
@@ -288,7 +307,7 @@ def ignored_outputs_are_asserted(chapter: Chapter) -> Iterator[str]:
 def figures_have_alt_text(chapter: Chapter) -> Iterator[str]:
     """Each figure has words that say what is to be seen, and no words are left without figure."""
     for i, cell in chapter.code:
-        figures, alt = _figures(cell), _alt(cell)
+        figures, alt = _figures(cell), alt_text(cell)
         if figures > 1:
             yield f"cell {i} draws {figures} figures, which would share one alt text"
         if figures and (len(alt) < SHORTEST_ALT or " " not in alt):
@@ -313,6 +332,20 @@ def figures_are_asserted(chapter: Chapter) -> Iterator[str]:
     for i, cell in chapter.code:
         if _figures(cell) and not _asserts(cell):
             yield f"cell {i} draws a figure but asserts nothing of what its title claims"
+
+
+@rule
+def figures_can_be_read(chapter: Chapter) -> Iterator[str]:
+    """Figures are SVG, and no lettering is so small that it makes a figure wide on a phone."""
+    for i, cell in chapter.code:
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/svg+xml" in data:
+                width = narrowest(data["image/svg+xml"])
+                if width > WIDEST_FIGURE:
+                    yield f"cell {i} must be {width} pixels wide to be read, not {WIDEST_FIGURE}"
+            elif any(kind.startswith("image/") for kind in data):
+                yield f"cell {i} draws a figure that is not SVG (plotting.style() makes it one)"
 
 
 # --- Prose ----------------------------------------------------------------------------------------
@@ -414,91 +447,6 @@ def prose_is_plain(chapter: Chapter) -> Iterator[str]:
             yield f"cell {block.cell} has {found[0]!r}: {block.text.strip()[:60]}"
 
 
-# --- Numbers --------------------------------------------------------------------------------------
-
-INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-NUMBER = re.compile(rf"(?<![\w.,]){INTEGER}?(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\d])")
-NUMBERED = re.compile(
-    r"(?:\b(?:sections?|chapters?|articles?|parts?|eqs?\.|equations?|tables?|figures?|figs?\."
-    r"|appendix|versions?|python|pytorch|torch|cuda|arxiv:?|by|v)|§)[\s~]*"
-    r"\(?[A-Z]?\d+(?:\.\d+)*[a-z]?\)?(?:(?:\s*(?:,|and|or|to|–|-)\s*)+\(?[A-Z]?\d+(?:\.\d+)*[a-z]?\)?)*",
-    re.IGNORECASE,
-)
-DOTTED = re.compile(r"(?<![\w.])\d+(?:\.\d+){2,}")
-SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-UNITS = [
-    (r"\s*(?:\\?%|per ?cent)", [1.0, 0.01]),
-    (r"\s*(?:million|M)\b", [1.0, 1e6]),
-    (r"\s*(?:billion|G)\b", [1.0, 1e9]),
-    (r"\s*(?:thousand|k)\b", [1.0, 1e3]),
-    (r"", [1.0]),
-]
-
-
-@dataclass(frozen=True)
-class Decimal:
-    """A number of the prose: as it is written, and what it may stand for."""
-
-    written: str
-    values: tuple[float, ...]
-    units: tuple[float, ...]  # of the last digit
-
-
-def decimals(text: str) -> Iterator[Decimal]:
-    """Yield the numbers with a decimal point that the prose states."""
-    text = DOTTED.sub(" ", NUMBERED.sub(" ", _readable(text)))
-    for match in NUMBER.finditer(text):
-        if "." not in match[0] or match[0] == ".":
-            continue
-        mantissa, _, exponent = match[0].lower().partition("e")
-        last = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-        value = float(match[0].replace(",", ""))
-        scales = next(s for pattern, s in UNITS if re.match(pattern, text[match.end() :]))
-        written = match[0] + text[match.end() :][:1].strip(" .,;:)")
-        yield Decimal(written, tuple(value * s for s in scales), tuple(last * s for s in scales))
-
-
-def numbers(text: str) -> Iterator[float]:
-    """Yield all numbers of an output, without their signs."""
-    for match in NUMBER.finditer(_readable(text)):
-        if match[0].strip(".,"):
-            with contextlib.suppress(ValueError):
-                yield float(match[0].replace(",", ""))
-
-
-@rule
-def numbers_have_a_source(chapter: Chapter) -> Iterator[str]:
-    """A decimal number of the prose is an output's, a stored study's, or stands beside a link."""
-    known = set()
-    for _, cell in chapter.code:
-        for text in _texts(cell):
-            known.update(numbers(text))
-    code = "\n".join(cell.source for _, cell in chapter.code)
-    for name, stored in chapter.studies.items():
-        if re.search(rf"\b{re.escape(name)}\b", code):
-            known.update(numbers(stored))
-    known = sorted(known)
-
-    def supported(number: Decimal) -> bool:
-        for value, unit in zip(number.values, number.units, strict=True):
-            reach = 0.5 * unit * (1 + 1e-6)
-            at = bisect_left(known, value - reach)
-            if at < len(known) and known[at] <= value + reach:
-                return True
-        return False
-
-    stated = [
-        (block.cell, block.text)
-        for block in chapter.blocks
-        if not (block.linked or block.folded or block.by_hand or block.article_section)
-    ]
-    stated += [(i, _alt(cell)) for i, cell in chapter.code if not _by_hand(cell)]
-    for i, text in stated:
-        for number in decimals(text):
-            if not supported(number):
-                yield f"cell {i} states {number.written}, which no output or stored study shows"
-
-
 # --- Anatomy --------------------------------------------------------------------------------------
 
 
@@ -515,7 +463,7 @@ def headings_are_in_order(chapter: Chapter) -> Iterator[str]:
 
 @rule
 def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
-    """It opens with a question, an aim and the time it takes; it ends in the same sections."""
+    """It opens with a question, an aim and the time it takes; it ends in exercises and sources."""
     first_code = chapter.code[0][0] if chapter.code else len(chapter.cells)
     opening = " ".join(block.text for block in chapter.blocks if block.cell < first_code)
     wanted = {
@@ -528,8 +476,8 @@ def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
         if not re.search(pattern, opening):
             yield f"the opening, above the set-up cell, does not say {what}"
     sections = [block.text.strip() for block in chapter.headings if block.kind == "h2"]
-    if sections[-3:] != LAST_SECTIONS:
-        yield f"the last sections are {sections[-3:]}, not {LAST_SECTIONS}"
+    if sections[-2:] != LAST_SECTIONS:
+        yield f"the last sections are {sections[-2:]}, not {LAST_SECTIONS}"
     if not any(block.kind == "math" for block in chapter.blocks):
         yield "there is no displayed formula"
     if not any(block.section == "Sources" and block.linked for block in chapter.blocks):
@@ -538,10 +486,16 @@ def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
 
 @rule
 def verdicts_are_known(chapter: Chapter) -> Iterator[str]:
-    """The article's statements stand in a table, each with one of three verdicts."""
+    """Where a chapter answers the article, it does so in a table, with one of three verdicts each.
+
+    A chapter on a mechanism that the article does not name has no such section.
+    """
     rows = verdict_rows(chapter)
-    if not rows:
-        yield 'the section "What the article says" has no table with a column "Verdict"'
+    if not rows and any(block.text.strip() == ARTICLE for block in chapter.headings):
+        yield f'the section "{ARTICLE}" has no table with a column "Verdict"'
+    for block in chapter.blocks:
+        if (block.kind, block.text.strip()) == ("th", "Verdict") and block.section != ARTICLE:
+            yield f'cell {block.cell} has verdicts outside of the section "{ARTICLE}"'
     for i, row in rows:
         if row["Verdict"] not in VERDICTS:
             yield f"cell {i} has the verdict {row['Verdict']!r}; there are {VERDICTS}"
@@ -556,9 +510,7 @@ def verdicts_are_known(chapter: Chapter) -> Iterator[str]:
 def length_is_moderate(chapter: Chapter) -> Iterator[str]:
     """A chapter is read in one sitting."""
     words = sum(
-        block.words
-        for block in chapter.blocks
-        if not block.folded and block.section != "What the article says"
+        block.words for block in chapter.blocks if not block.folded and block.section != ARTICLE
     )
     if words not in WORDS:
         yield f"{words} words without solutions and verdicts, not {WORDS[0]} to {WORDS[-1]}"
@@ -722,7 +674,7 @@ def _lines(cell: NotebookNode) -> int:
     return sum(bool(line.strip()) for line in cell.source.split("\n"))
 
 
-def _texts(cell: NotebookNode) -> Iterator[str]:
+def texts(cell: NotebookNode) -> Iterator[str]:
     """Yield what a cell shows as text: printed, as a result, or as a table."""
     for output in cell.outputs:
         if output.output_type == "stream":
@@ -739,12 +691,8 @@ def _figures(cell: NotebookNode) -> int:
     return sum(any(kind.startswith("image/") for kind in data) for data in outputs)
 
 
-def _alt(cell: NotebookNode) -> str:
+def alt_text(cell: NotebookNode) -> str:
     return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
-
-
-def _by_hand(cell: NotebookNode) -> bool:
-    return BY_HAND in cell.metadata.get("tags", [])
 
 
 def _parse(cell: NotebookNode) -> ast.Module | None:
@@ -781,12 +729,10 @@ def _flat(tokens: list[Token]) -> Iterator[Token]:
 def _blocks(chapter: Chapter) -> Iterator[Block]:
     section = ""
     folded = 0
-    for i, cell in chapter.markdown:
+    for i, _ in chapter.markdown:
         tokens = chapter.tokens[i]
         kinds: list[str] = []
         table_linked = linked = False
-        verdicts = False
-        column = 0
         for n, token in enumerate(tokens):
             if token.type == "html_block":
                 folded += token.content.count("<details") - token.content.count("</details")
@@ -794,11 +740,8 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
                 rest = tokens[n:]
                 size = next(k for k, t in enumerate(rest) if t.type == "table_close")
                 table_linked = any(t.type == "link_open" for t in _flat(rest[:size]))
-                verdicts = any(t.content.strip() == "Verdict" for t in rest[:size])
             elif token.type == "table_close":
-                table_linked = verdicts = False
-            elif token.type == "tr_open":
-                column = 0
+                table_linked = False
             elif token.type in ("math_block", "math_block_label"):
                 # A formula belongs to the paragraph that leads to it.
                 yield Block(
@@ -809,13 +752,11 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
                     linked=linked,
                     folded=folded > 0,
                     section=section,
-                    by_hand=_by_hand(cell),
-                    article_section=False,
                 )
             if token.nesting == 1:
                 kinds.append(token.tag)
             elif token.nesting == -1:
-                column += kinds.pop() in ("td", "th")
+                kinds.pop()
             if token.type != "inline":
                 continue
             children = token.children or []
@@ -831,8 +772,6 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
                 linked=linked,
                 folded=folded > 0,
                 section=section,
-                by_hand=_by_hand(cell),
-                article_section=verdicts and column == 0,
             )
 
 
@@ -866,7 +805,7 @@ def verdict_rows(chapter: Chapter) -> list[tuple[int, dict[str, str]]]:
             elif token.type == "tr_close" and kind == "td":
                 rows.append((i, dict(zip(heads, cells, strict=False))))
             elif token.type == "table_close":
-                if current == "What the article says" and "Verdict" in heads:
+                if current == ARTICLE and "Verdict" in heads:
                     found += rows
                 heads, rows, kind = [], [], ""
     return found
@@ -874,15 +813,3 @@ def verdict_rows(chapter: Chapter) -> list[tuple[int, dict[str, str]]]:
 
 def _no_math(text: str) -> str:
     return re.sub(r"\$[^$]*\$", " ", text)
-
-
-def _readable(text: str) -> str:
-    """Numbers as Python writes them: 1{,}024, 3 \\times 10^{-4} and 3 × 10⁻⁴ become plain."""
-    text = text.replace("{,}", ",").replace(r"\,", " ").replace("\u2212", "-").replace("$", " ")
-    power = r"\s*(?:\\times|\\cdot|×|x)\s*10\s*(?:\^\s*\{?\s*(-?\s*\d+)\s*\}?|([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))"
-
-    def exponent(match: re.Match[str]) -> str:
-        digits = match[1] or match[2].translate(SUPERSCRIPTS)
-        return "e" + digits.replace(" ", "")
-
-    return re.sub(power, exponent, text)

@@ -1,4 +1,4 @@
-"""What the site needs beyond Jupyter Book: formulas without a network, docstrings as they read.
+"""What the site needs beyond Jupyter Book: names for what is heard, docstrings as they read.
 
 Docstrings of attnbook are plain text, meant for `help` too: formulas stand on lines of their own,
 code in single backticks. Sphinx would read the bars of |q| and the stars of a * b as markup.
@@ -7,65 +7,13 @@ code in single backticks. Sphinx would read the bars of |q| and the stars of a *
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
-from importlib.metadata import files
-from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
-# tex-mml-chtml.js, its fonts, the TeX extensions it loads by name (\boldsymbol, \cancel ...), and
-# what its menu loads when a reader asks for formulas to be spoken in English.
-MATHJAX = [
-    "tex-mml-chtml.js",
-    "output/chtml/fonts/woff-v2",
-    "input/tex/extensions",
-    "a11y",
-    "sre/mathmaps/base.json",
-    "sre/mathmaps/en.json",
-]
-
 # Chinese characters, their punctuation and their full-width forms.
 HAN = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
-
-
-def mathjax_folder() -> Path:
-    """Return the folder of MathJax 3 in the installed package django-static-mathjax."""
-    script = next(
-        file
-        for file in files("django-static-mathjax") or []
-        if file.name == "tex-mml-chtml.js" and file.parent.name == "es5"
-    )
-    return Path(str(script.locate())).parent
-
-
-def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
-    """Copy MathJax from the installed package into the built site."""
-    if exception is not None or app.builder.format != "html":
-        return
-    source, target = mathjax_folder(), Path(app.outdir, "_static", "mathjax")
-    for name in MATHJAX:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-        else:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / name, target / name)
-
-
-def drop_thebe(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
-) -> None:
-    """Leave out the scripts of sphinx-thebe: they are declared twice and name a remote address."""
-    context["script_files"] = [
-        script
-        for script in context.get("script_files", [])
-        if "thebe" not in (str(getattr(script, "filename", script)) + _body(script)).lower()
-    ]
-
-
-def _body(script: object) -> str:
-    return str(getattr(script, "attributes", {}).get("body", ""))
 
 
 def mend_body(
@@ -148,8 +96,6 @@ def _escape(text: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect these steps to Sphinx."""
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
-    app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", mend_body)
     app.connect("html-page-context", keep_in_book)
-    app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

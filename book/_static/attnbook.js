@@ -1,6 +1,7 @@
-// What depends on the width of the page: formulas that are too wide for it scroll inside
-// themselves, and whatever scrolls can be reached from the keyboard. No line begins with the comma
-// that follows a formula, and no name is cut in the middle of a word.
+// What the theme leaves undone: menus that open and close, words of a search that are marked, pages
+// that print light. And what depends on the width of the page: formulas that are too wide for it
+// scroll inside themselves, and whatever scrolls can be reached from the keyboard. No line begins
+// with the comma that follows a formula, and no name is cut in the middle of a word.
 (function () {
   "use strict";
 
@@ -63,11 +64,117 @@
     });
   }
 
-  window.addEventListener("load", () => {
+  // The theme listens to the first button of each kind, which stands in a header that is not shown
+  // (pydata-sphinx-theme#2451). Its sidebars open as dialogs, which it closes with Escape only, or
+  // with a click beside them.
+  function mendMenus() {
+    ["primary", "secondary"].forEach((side) => {
+      const shown = document.querySelector(`.bd-header-article .${side}-toggle`);
+      const heard = document.querySelector(`#pst-header .${side}-toggle`);
+      const menu = document.getElementById(`pst-${side}-sidebar`);
+      if (!shown || !heard || !menu) return;
+      shown.addEventListener("click", () => heard.click());
+      const dialog = document.getElementById(`pst-${side}-sidebar-modal`);
+      giveBackFocus(dialog, shown);
+      const close = document.createElement("button");
+      close.type = "button";
+      close.className = "close-menu";
+      close.textContent = "\u00d7";
+      close.setAttribute("aria-label", "Close the menu");
+      menu.prepend(close);
+      menu.setAttribute("role", "region");
+      menu.setAttribute("aria-label", shown.getAttribute("aria-label"));
+      dialog.addEventListener("click", (event) => {
+        const link = event.target.closest("a[href^='#']");
+        if (event.target !== close && !link) return;
+        dialog.close();
+        // The button that gets the focus back is scrolled to; a link is to have the last word.
+        const target = link && document.getElementById(decodeURIComponent(link.hash.slice(1)));
+        if (target) dialog.addEventListener("close", () => target.scrollIntoView(), { once: true });
+      });
+    });
+    const search = document.querySelector(".bd-header-article .search-button");
+    if (search) giveBackFocus(document.getElementById("pst-search-dialog"), search);
+  }
+
+  // Not every browser gives a button that was pressed the focus, and the theme takes it away again.
+  function giveBackFocus(dialog, button) {
+    button.addEventListener("click", () => {
+      dialog.addEventListener("close", () => button.focus({ preventScroll: true }), { once: true });
+    });
+  }
+
+  // The text of the article, and where in it each of its text nodes begins.
+  function words(article) {
+    const skipped = ".math, button, script, style, .headerlink, svg";
+    const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT, (node) =>
+      node.parentElement.closest(skipped) ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT);
+    const nodes = [];
+    let text = "";
+    while (walker.nextNode()) {
+      nodes.push([text.length, walker.currentNode]);
+      text += walker.currentNode.data;
+    }
+    return [text, nodes];
+  }
+
+  // Words that were searched for are marked, and the first is scrolled to. They are marked without
+  // a change of the page, so that no formula and no figure is touched.
+  function markSearched() {
+    const searched = localStorage.getItem("sphinx_highlight_terms");
+    localStorage.removeItem("sphinx_highlight_terms");
+    const article = document.querySelector(".bd-article");
+    const fromSearch = /\/search\.html(\?|$)/.test(document.referrer);
+    if (!searched || !article || !fromSearch || !window.Highlight) return;
+    // A stem that ends in i may be that of a word in y: rotari, rotary.
+    const starts = searched.split(" ").map((word) => word.replace(/i$/, "[iy]"));
+    const han = /^\p{Script=Han}/u;
+    const pattern = starts.map((start) => (han.test(start) ? start : `${start}[\\p{L}\\p{N}_]*`)).join("|");
+    const [text, nodes] = words(article);
+    const ranges = [...text.matchAll(new RegExp(`(?:${pattern})`, "giu"))].map((match) => {
+      const range = document.createRange();
+      const at = (place) => {
+        const [begin, node] = nodes.findLast(([begin]) => begin < place) || nodes[0];
+        return [node, place - begin];
+      };
+      range.setStart(...at(match.index + 1));
+      range.setStart(range.startContainer, range.startOffset - 1);
+      range.setEnd(...at(match.index + match[0].length));
+      return range;
+    });
+    if (!ranges.length) return;
+    CSS.highlights.set("searched", new Highlight(...ranges));
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") CSS.highlights.delete("searched");
+    });
+    if (window.location.hash) return;
+    const first = ranges[0].startContainer.parentElement;
+    for (let e = first.closest("details"); e; e = e.parentElement.closest("details")) e.open = true;
+    first.scrollIntoView({ block: "center", behavior: "instant" });
+  }
+
+  // A page is printed light, whatever it looks like on the screen.
+  function printLight() {
+    const root = document.documentElement;
+    const dark = window.matchMedia("(prefers-color-scheme: dark)");
+    window.matchMedia("print").addEventListener("change", (event) => {
+      const { mode } = root.dataset;
+      const onScreen = mode === "auto" ? (dark.matches ? "dark" : "light") : mode;
+      root.dataset.theme = event.matches ? "light" : onScreen;
+    });
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
     nameTheArrows();
     breakNames();
-    const ready = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;
-    Promise.resolve(ready).then(keepTogether).then(fit);
+    mendMenus();
+    printLight();
+    markSearched();
+  });
+
+  window.addEventListener("load", () => {
+    keepTogether();
+    document.fonts.ready.then(fit);
     window.addEventListener("resize", fitSoon);
     document.addEventListener("toggle", fitSoon, true);
   });

@@ -30,18 +30,19 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 DESKTOP: ViewportSize = {"width": 1440, "height": 900}
-# Resolves when every formula is typeset and every font is there.
+# Resolves when every font is there, and what a page does then has been done.
 SETTLED = """async () => {
-    if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
     await document.fonts.ready;
     await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
 }"""
 
 
 def page_names() -> list[str]:
-    """Name the pages of the built site, the search page included, without the forwarding page."""
+    """Name the pages of the built site, the search page included, without those around the book."""
     names = (path.relative_to(SITE).with_suffix("").as_posix() for path in SITE.rglob("*.html"))
-    return sorted(name for name in names if name != "index" and not name.startswith("_static/"))
+    return sorted(
+        name for name in names if name not in ("index", "404") and not name.startswith("_static/")
+    )
 
 
 @dataclass

@@ -42,9 +42,11 @@ AXE = """async () => {
     drawn.forEach(([parent, formula]) => parent.prepend(formula));
     const say = (rule, node) =>
         `${rule.id}: ${node.target.join(" ")} ${node.any.map(check => check.message).join("; ")}`;
-    return found.violations
-        .filter(rule => ["serious", "critical"].includes(rule.impact))
-        .flatMap(rule => rule.nodes.map(node => say(rule, node)));
+    // A heading that is a formula has words in MathML, which axe does not count.
+    const formula = (rule, node) => rule.id === "empty-table-header"
+        && document.querySelector(node.target.join(" ")).querySelector(".math");
+    return found.violations.flatMap(rule =>
+        rule.nodes.filter(node => !formula(rule, node)).map(node => say(rule, node)));
 }"""
 # What lies left of the box that it stands in is reached by no scrolling.
 CUT_OFF = """() => [...document.querySelectorAll("main div.math")]
@@ -151,13 +153,6 @@ def test_pictures_have_words(visit: Visit) -> None:
         assert not re.search(r"[\w/]+\.(png|svg|jpe?g)\b|[0-9a-f]{16}", alt), f"{alt!r} is a path"
 
 
-def test_pictures_keep_their_colours_in_dark_mode(visit: Visit) -> None:
-    with mode(visit, "dark"):
-        for image in visit.page.locator(".cell_output img").all():
-            style = "e => [getComputedStyle(e).filter, getComputedStyle(e).backgroundColor]"
-            assert image.evaluate(style) == ["none", "rgb(255, 255, 255)"]
-
-
 def faults_of_access(visit: Visit, scheme: str, pixels: int) -> list[str]:
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     if not visit.page.evaluate("typeof axe === 'object'"):
@@ -168,12 +163,14 @@ def faults_of_access(visit: Visit, scheme: str, pixels: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("scheme", "pixels"), [("light", 1440), ("dark", 360)])
-def test_no_serious_fault_of_access(visit: Visit, scheme: str, pixels: int) -> None:
+def test_no_fault_of_access(visit: Visit, scheme: str, pixels: int) -> None:
     assert faults_of_access(visit, scheme, pixels) == []
 
 
-@pytest.mark.parametrize(("scheme", "pixels"), [("dark", 1440), ("light", 360)])
-def test_no_serious_fault_of_access_in_the_frame_that_all_pages_share(
+@pytest.mark.parametrize(
+    ("scheme", "pixels"), [("dark", 1440), ("light", 360), ("light", 768), ("dark", 768)]
+)
+def test_no_fault_of_access_in_the_frame_that_all_pages_share(
     open_page: Callable[..., Visit], scheme: str, pixels: int
 ) -> None:
     visit = open_page("book/index")
@@ -181,6 +178,23 @@ def test_no_serious_fault_of_access_in_the_frame_that_all_pages_share(
         assert faults_of_access(visit, scheme, pixels) == []
     finally:
         visit.page.close()
+
+
+def test_a_verdict_leads_to_what_shows_it(visit: Visit) -> None:
+    """In a chapter and on the page of all verdicts, no title is quoted without a link."""
+    shown = visit.page.locator("table.verdicts td:last-child")
+    if "Where it is shown" in sources().get(visit.name, ""):
+        assert shown.count() > 0
+    for cell in shown.all():
+        assert not re.search('["\u201c][^"\u201d]+["\u201d]', cell.text_content() or "")
+
+
+def test_verdicts_fit_a_phone(visit: Visit) -> None:
+    with width(visit, 360):
+        tables = visit.page.locator("div:has(> table.verdicts)")
+        assert [e.evaluate("e => e.scrollWidth - e.clientWidth") for e in tables.all()] == (
+            [0] * tables.count()
+        )
 
 
 def test_links_within_the_site_lead_somewhere(visit: Visit, address: str) -> None:
@@ -200,7 +214,7 @@ def test_a_notebook_opens_in_colab(visit: Visit) -> None:
     colab = config["launch_buttons"]["colab_url"]
     repository = config["repository"]["url"].removeprefix("https://github.com/")
     notebook = f"{visit.name}.ipynb"
-    links = visit.page.locator(f'a[href^="{colab}"]')
+    links = visit.page.locator(f'.article-header-buttons a[href^="{colab}"]')
     if not (ROOT / notebook).is_file():
         assert links.count() == 0
         return

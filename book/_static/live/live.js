@@ -1,0 +1,151 @@
+// What all live figures share: the element <attn-live>, its loading, the mathematics, the drawing.
+// Plain scripts, no modules and no fetch: they also run on a page that is opened as a file.
+(function () {
+  "use strict";
+
+  const folder = document.currentScript.src.replace(/[^/]*$/, "");
+  const figures = new Map(); // name -> {needs, build}
+  const networks = new Map(); // name -> parameters
+  const scripts = new Map(); // file -> promise
+
+  // --- Loading ---------------------------------------------------------------------------------
+
+  function load(file) {
+    if (!scripts.has(file)) {
+      scripts.set(file, new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        script.src = `${folder}${file}.js`;
+        script.onload = resolve;
+        script.onerror = () => reject(new Error(`${file}.js could not be loaded`));
+        document.head.append(script);
+      }));
+    }
+    return scripts.get(file);
+  }
+
+  // One half-precision number from its 16 bits.
+  function half(bits) {
+    const sign = bits & 0x8000 ? -1 : 1;
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
+  }
+
+  // A weights file calls this: `shapes` in the order of the numbers, all in float16, in base64.
+  function network(name, { shapes, extra }, base64) {
+    const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+    const view = new DataView(bytes.buffer);
+    const parameters = { ...extra };
+    let at = 0;
+    for (const [key, shape] of Object.entries(shapes)) {
+      const numbers = new Float32Array(shape.reduce((a, b) => a * b, 1));
+      for (let i = 0; i < numbers.length; i++, at += 2) numbers[i] = half(view.getUint16(at, true));
+      numbers.shape = shape;
+      parameters[key] = numbers;
+    }
+    networks.set(name, parameters);
+  }
+
+  class LiveFigure extends HTMLElement {
+    connectedCallback() {
+      if (this.watch) return;
+      this.watch = new IntersectionObserver((entries) => {
+        if (!entries.some((entry) => entry.isIntersecting)) return;
+        this.watch.disconnect();
+        this.start();
+      }, { rootMargin: "600px" });
+      this.watch.observe(this);
+    }
+
+    async start() {
+      try {
+        const name = this.getAttribute("name");
+        await load(name);
+        const { needs, build } = figures.get(name);
+        await Promise.all(needs.map((part) => load(`${part}.weights`)));
+        build(this, ...needs.map((part) => networks.get(part)));
+        this.dataset.ready = "";
+      } catch (error) {
+        this.append(make("p", {}, `This figure cannot run here: ${error.message}.`));
+      }
+    }
+  }
+
+  // --- Mathematics: vectors are Float32Arrays; matrices lie in them row by row ------------------
+
+  const map = (x, f) => Float32Array.from(x, f);
+  const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+  const argmax = (x) => x.reduce((best, value, i) => (value > x[best] ? i : best), 0);
+  const join = (...parts) => Float32Array.from(parts.flatMap((part) => [...part]));
+
+  // W x + b; W is (out, in).
+  function linear(x, weight, bias) {
+    const out = new Float32Array(weight.length / x.length);
+    for (let i = 0, at = 0; i < out.length; i++) {
+      let sum = bias ? bias[i] : 0;
+      for (let j = 0; j < x.length; j++, at++) sum += weight[at] * x[j];
+      out[i] = sum;
+    }
+    return out;
+  }
+
+  function softmax(scores) {
+    const top = Math.max(...scores);
+    const powers = Array.from(scores, (score) => Math.exp(score - top));
+    const total = powers.reduce((a, b) => a + b, 0);
+    return map(powers, (power) => power / total);
+  }
+
+  // One step of nn.GRU, whose parameters are named `prefix`weight_ih`suffix` and so on.
+  function gru(p, prefix, suffix, x, state) {
+    const named = (name) => p[`${prefix}${name}${suffix}`];
+    const given = linear(x, named("weight_ih"), named("bias_ih"));
+    const kept = linear(state, named("weight_hh"), named("bias_hh"));
+    const size = state.length;
+    return map(state, (old, i) => {
+      const reset = sigmoid(given[i] + kept[i]);
+      const update = sigmoid(given[size + i] + kept[size + i]);
+      const candidate = Math.tanh(given[2 * size + i] + reset * kept[2 * size + i]);
+      return (1 - update) * candidate + update * old;
+    });
+  }
+
+  // --- Drawing -----------------------------------------------------------------------------------
+
+  // An element with its attributes and children: make("p", {class: "note"}, "text", child).
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+      else if (value !== false) element.setAttribute(key, value);
+    }
+    element.append(...children);
+    return element;
+  }
+
+  // A labelled slider; `input` hears every move, `done` the last one.
+  function slider(text, { min, max, step, value }, input, done) {
+    const shown = make("b"); // an <output> would be what the label labels
+    const control = make("input", {
+      type: "range", min, max, step, value,
+      oninput: () => input(Number(control.value)),
+      onchange: () => done?.(Number(control.value)),
+    });
+    return { label: make("label", {}, make("span", {}, text, " ", shown), control), control, shown };
+  }
+
+  // The colour map of the book's heat maps, viridis, from its hues at nine places.
+  const HUES = ["440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"]
+    .map((hue) => [0, 2, 4].map((at) => parseInt(hue.slice(at, at + 2), 16)));
+  function viridis(value) {
+    const at = Math.min(Math.max(value, 0), 1) * (HUES.length - 1);
+    const n = Math.min(Math.floor(at), HUES.length - 2);
+    return `rgb(${HUES[n].map((low, c) => Math.round(low + (at - n) * (HUES[n + 1][c] - low)))})`;
+  }
+
+  window.attnbookLive = {
+    figure: (name, needs, build) => figures.set(name, { needs, build }),
+    network, networks, map, sigmoid, argmax, join, linear, softmax, gru, make, slider, viridis,
+  };
+  customElements.define("attn-live", LiveFigure);
+})();

@@ -1,0 +1,82 @@
+// Chapter 1: one query and 32 random keys. What the size of the scores does to the softmax.
+(function () {
+  "use strict";
+  const { figure, map, softmax, make, slider } = window.attnbookLive;
+  const KEYS = 32;
+  const LARGEST = 1024; // features
+
+  // Normal numbers by Box and Muller, from a generator with 32 bits of state (a Weyl sequence, mixed).
+  function normal(count, seed) {
+    let state = seed >>> 0;
+    const uniform = () => {
+      state = (state + 0x9e3779b9) >>> 0;
+      let mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
+      mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+      return (((mixed ^ (mixed >>> 16)) >>> 0) + 0.5) / 2 ** 32;
+    };
+    return map({ length: count }, () =>
+      Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()));
+  }
+
+  // The Frobenius norm of diag(a) - a a^T: how much the weights answer to a change of the scores.
+  function slope(weights) {
+    const squares = weights.reduce((sum, a) => sum + a * a, 0);
+    const cubes = weights.reduce((sum, a) => sum + a ** 3, 0);
+    return Math.sqrt(Math.max(0, squares - 2 * cubes + squares ** 2));
+  }
+
+  figure("temperature", [], (element) => {
+    const at = { exponent: 6, scaled: false, temperature: 0, seed: 1 };
+    let query, keys;
+
+    function draw() {
+      query = normal(LARGEST, at.seed);
+      keys = normal(KEYS * LARGEST, at.seed + 1);
+    }
+
+    function look({ exponent, scaled, temperature }) {
+      const d = 2 ** exponent;
+      const divisor = (scaled ? Math.sqrt(d) : 1) * 10 ** temperature;
+      const scores = map({ length: KEYS }, (_, j) => {
+        let sum = 0;
+        for (let n = 0; n < d; n++) sum += query[n] * keys[j * LARGEST + n];
+        return sum / divisor;
+      });
+      const weights = softmax(scores);
+      return { d, scores, weights, largest: Math.max(...weights), slope: slope(weights) };
+    }
+
+    const bars = make("div", { class: "live-bars", "aria-hidden": "true" },
+      ...Array.from({ length: KEYS }, () => make("i")));
+    const told = make("p", { class: "live-told" });
+    const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
+    const size = slider("features d:", { min: 1, max: 10, step: 1, value: at.exponent },
+      (value) => { at.exponent = value; update(); }, say);
+    const heat = slider("temperature τ:", { min: -2, max: 2, step: 0.05, value: at.temperature },
+      (value) => { at.temperature = value; update(); }, say);
+    const divide = make("input", { type: "checkbox", onchange: () => { at.scaled = divide.checked; update(); say(); } });
+
+    function update() {
+      const found = look(at);
+      size.shown.textContent = found.d;
+      size.control.setAttribute("aria-valuetext", `${found.d} features`);
+      heat.shown.textContent = (10 ** at.temperature).toPrecision(2);
+      heat.control.setAttribute("aria-valuetext", heat.shown.textContent);
+      [...bars.children].forEach((bar, j) => bar.style.setProperty("--g", found.weights[j]));
+      told.textContent = `Largest of ${KEYS} weights: ${found.largest.toFixed(2)}. `
+        + `Norm of the Jacobian: ${found.slope.toPrecision(2)}. `
+        + (found.slope < 0.01 ? "Next to nothing flows back to query and keys."
+          : found.largest < 2 / KEYS ? "The softmax hardly prefers any key." : "");
+    }
+    function say() { spoken.textContent = told.textContent; }
+
+    element.append(
+      make("div", { class: "live-sliders" }, size.label, heat.label),
+      make("div", { class: "live-row" }, make("label", {}, divide, " divide the scores by √d"),
+        make("button", { type: "button", onclick: () => { at.seed += 2; draw(); update(); say(); } }, "New draw")),
+      bars, told, spoken);
+    element.look = (settings) => ({ ...look(settings), query, keys });
+    draw();
+    update();
+  });
+})();

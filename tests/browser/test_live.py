@@ -1,0 +1,195 @@
+"""Live figures: the page computes what the package does, from the same weights, and is usable."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import live
+import nbformat
+import pytest
+import torch
+
+from attnbook import datasets
+from attnbook.studies import dates
+
+from .conftest import ROOT, Visit
+from .test_site import AXE, mode, width
+
+pytestmark = [pytest.mark.book, pytest.mark.xdist_group("book/attention")]
+
+HELD_OUT = datasets.date_pairs(5000)[4000:]
+
+
+@pytest.fixture(scope="module")
+def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
+    visit = open_page("book/attention")
+    for figure in ("temperature", "date_translator"):
+        visit.page.locator(f"attn-live[name={figure}]").scroll_into_view_if_needed()
+        visit.page.wait_for_selector(f"attn-live[name={figure}][data-ready]")
+    yield visit
+    assert visit.complaints == []
+    visit.page.close()
+
+
+@pytest.fixture(scope="module")
+def translator() -> tuple[dates.Translator, dict[str, Any]]:
+    state, extra = live.read("translator")
+    characters = [datasets.Characters(["".join(extra[side])]) for side in ("source", "target")]
+    model = dates.Translator(*characters)
+    model.load_state_dict(state)
+    return model.eval(), extra
+
+
+def figure(visit: Visit, name: str, script: str, *arguments: Any) -> Any:
+    """Call a function of the figure's element and the arguments in the page."""
+    return visit.page.evaluate(
+        f"args => ({script})(document.querySelector('attn-live[name={name}]'), ...args)",
+        [*arguments],
+    )
+
+
+def test_the_page_translates_as_the_package_does(page, translator):
+    model, extra = translator
+    texts = [pair.chinese for pair in HELD_OUT]
+    source, target = (datasets.Characters(["".join(extra[side])]) for side in ("source", "target"))
+    rows = source.encode(["0" * (extra["length"] - 2), *texts])[1:]  # padded as in training
+    theirs = target.decode(model.translate(rows, extra["steps"]))
+    ours = figure(page, "date_translator", "(e, texts) => texts.map(e.write)", texts)
+    assert ours == theirs
+    assert sum(text == pair.english for text, pair in zip(ours, HELD_OUT, strict=True)) > 990
+
+
+def test_the_page_computes_the_weights_of_the_package(page, translator):
+    model, extra = translator
+    source, target = (datasets.Characters(["".join(extra[side])]) for side in ("source", "target"))
+    for pair in HELD_OUT[:20]:
+        row = source.encode(["0" * (extra["length"] - 2), pair.chinese])[1:]
+        logits, weights = model.attend(row, target.encode([pair.english])[:, :-1])
+        steps = figure(
+            page,
+            "date_translator",
+            "(e, text) => e.read(text).map(s => [[...s.weights], [...s.logits]])",
+            pair.chinese,
+        )
+        for n, expected in enumerate((weights, logits)):
+            found = torch.tensor([step[n] for step in steps])
+            torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_figure_starts_where_the_chapter_stands(page, translator):
+    notebook = nbformat.read(ROOT / "book" / "attention.ipynb", as_version=4)
+    printed = "".join(
+        output.get("text", "")
+        for cell in notebook.cells
+        if "more than 990" in cell.source
+        for output in cell.outputs
+    )
+    shown = re.findall(r"^(\d\S+) +(\w+ \d+, \d+)$", printed, re.MULTILINE)
+    assert len(shown) == 3
+    for chinese, english in shown:
+        assert figure(page, "date_translator", "(e, text) => e.write(text)", chinese) == english
+    example = page.page.locator("attn-live[name=date_translator] input").input_value()
+    assert example == translator[1]["example"]
+
+
+def test_a_date_is_typed_and_its_rows_are_walked(page):
+    here = page.page.locator("attn-live[name=date_translator]")
+    field = here.get_by_label("A date in Chinese")
+    field.fill("1989年12月31日")
+    assert here.locator("output").text_content() == "December 31, 1989"
+    assert "Right." in here.text_content()
+    here.get_by_role("button", name="D", exact=True).focus()
+    page.page.keyboard.press("ArrowDown")
+    assert here.locator(".is-told th").text_content() == "e"
+    assert "“e” looks at" in here.locator(".live-told").text_content()
+    assert here.locator("tbody button[tabindex='0']").count() == 1  # one stop for the whole table
+    field.fill("1066年10月14日")
+    assert "Wrong: it is October 14, 1066." in here.text_content()
+    field.fill("昨天")
+    assert "only ever read these characters" in here.locator(".live-told").text_content()
+    assert field.get_attribute("aria-invalid") == "true"
+    here.get_by_role("button", name="Another date").click()
+    assert field.get_attribute("aria-invalid") == "false"
+    assert (
+        here.locator("p[aria-live]")
+        .text_content()
+        .startswith(here.locator("output").text_content())
+    )
+
+
+@pytest.mark.parametrize("exponent", [1, 6, 10])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("temperature", [-1.0, 0.0, 2.0])
+def test_the_sliders_compute_a_softmax(page, exponent, scaled, temperature):
+    settings = {"exponent": exponent, "scaled": scaled, "temperature": temperature}
+    found = figure(
+        page,
+        "temperature",
+        "(e, settings) => { const f = e.look(settings); return {...f, query: [...f.query],"
+        " keys: [...f.keys], weights: [...f.weights]}; }",
+        settings,
+    )
+    d = found["d"]
+    query, keys = torch.tensor(found["query"]), torch.tensor(found["keys"]).view(32, -1)
+    assert abs(query.std() - 1) < 0.15 and abs(keys.mean()) < 0.05
+    scores = keys[:, :d].double() @ query[:d].double() / (d**0.5 if scaled else 1.0)
+    weights = (scores / 10**temperature).softmax(-1)
+    torch.testing.assert_close(torch.tensor(found["weights"]).double(), weights, atol=1e-5, rtol=0)
+    jacobian = weights.diag() - weights.outer(weights)
+    assert found["slope"] == pytest.approx(jacobian.norm().item(), abs=1e-5)
+
+
+def test_the_sliders_are_moved_by_keys(page):
+    here = page.page.locator("attn-live[name=temperature]")
+    here.get_by_label("features d").focus()
+    page.page.keyboard.press("End")
+    assert "1024" in here.locator("label").first.text_content()
+    sharp = here.locator(".live-told").text_content()
+    here.get_by_label("divide the scores").focus()
+    page.page.keyboard.press("Space")
+    soft = here.locator(".live-told").text_content()
+    largest = [float(re.search(r"weights: (\d\.\d+)", said)[1]) for said in (sharp, soft)]
+    assert largest[0] > 0.9
+    assert largest[1] < 0.5
+    assert here.locator("p[aria-live]").text_content() == soft
+    here.get_by_role("button", name="New draw").click()
+    assert here.locator(".live-told").text_content() != soft
+
+
+@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
+def test_no_fault_of_access(page, scheme, pixels):
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
+    with width(page, pixels), mode(page, scheme):
+        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {")) == []
+        small = page.page.eval_on_selector_all(
+            "attn-live :is(button, input)",
+            "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
+        )
+        assert small == []
+
+
+def test_on_paper_the_stored_figure_stands_alone(page):
+    page.page.emulate_media(media="print")
+    assert not page.page.locator("attn-live").first.is_visible()
+    page.page.emulate_media(media="screen")
+
+
+def test_what_live_figures_weigh():
+    """210 kB gzipped a page, 450 kB for the book: half of that is kept for the chapters to come."""
+    files = [path for path in live.FOLDER.iterdir() if path.suffix in (".js", ".css")]
+    weight = sum(len(gzip.compress(path.read_bytes())) for path in files)
+    assert weight < 450_000
+    shared = {
+        "live.js",
+        "live.css",
+        "date_translator.js",
+        "temperature.js",
+        "translator.weights.js",
+    }
+    page_weight = sum(len(gzip.compress((live.FOLDER / name).read_bytes())) for name in shared)
+    assert page_weight < 210_000

@@ -1,0 +1,92 @@
+"""Train the networks of the live figures as their chapters do, and write their weights.
+
+python tools/live.py                 all of them
+python tools/live.py translator      one
+
+A weights file is a script that hands the page one network: shapes, what else its figure has to
+know, and all parameters in order, in float16, in base64. The file, and not a later training, is
+what the page runs; tests/browser/test_live.py loads it into the package's module too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnbook import datasets
+from attnbook.studies import dates
+from attnbook.training import fit
+
+FOLDER = Path(__file__).parents[1] / "book" / "_static" / "live"
+SCRIPT = re.compile(r'attnbookLive\.network\("(\w+)", (.*),\n"(.*)"\);\n', re.DOTALL)
+State = dict[str, Tensor]
+
+
+def translator() -> tuple[State, dict[str, Any]]:
+    """Return the translator of dates of the attention chapter, and its vocabularies."""
+    pairs = datasets.date_pairs(5000)
+    sides = [pair.chinese for pair in pairs], [pair.english for pair in pairs]
+    torch.manual_seed(0)
+    characters = [datasets.Characters(texts) for texts in sides]
+    source, target = (c.encode(texts) for c, texts in zip(characters, sides, strict=True))
+    model = dates.Translator(*characters)
+    fit(model, dates.loss, (source[:4000], target[:4000]), steps=400, batch_size=32, lr=1e-2)
+    # The date of the chapter's heat map.
+    shown = next(p for p in pairs[4000:] if p.style == "full" and len(p.english) == 17)
+    return model.state_dict(), {
+        "source": characters[0].characters,
+        "target": characters[1].characters,
+        "length": source.shape[1],
+        "steps": target.shape[1] - 1,
+        "example": shown.chinese,
+    }
+
+
+NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {"translator": translator}
+
+
+def script(name: str, state: State, extra: dict[str, Any]) -> str:
+    """Return the text of a weights file."""
+    head = {"shapes": {key: list(value.shape) for key, value in state.items()}, "extra": extra}
+    numbers = b"".join(value.numpy().astype("<f2").tobytes() for value in state.values())
+    written = json.dumps(head, ensure_ascii=False)
+    return f'attnbookLive.network("{name}", {written},\n"{base64.b64encode(numbers).decode()}");\n'
+
+
+def read(name: str) -> tuple[State, dict[str, Any]]:
+    """Return what a weights file holds, as the page reads it."""
+    found = SCRIPT.fullmatch((FOLDER / f"{name}.weights.js").read_text(encoding="utf-8"))
+    if found is None or found[1] != name:
+        raise ValueError(f"{name}.weights.js is not as tools/live.py writes it")
+    head = json.loads(found[2])
+    numbers = torch.from_numpy(np.frombuffer(base64.b64decode(found[3]), "<f2").astype("float32"))
+    shapes = head["shapes"]
+    parts = numbers.split([int(np.prod(shape)) for shape in shapes.values()])
+    state = {k: part.view(shapes[k]) for k, part in zip(shapes, parts, strict=True)}
+    return state, head["extra"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the weights of the live figures.")
+    parser.add_argument("networks", nargs="*", metavar="network", help=", ".join(NETWORKS))
+    names = parser.parse_args().networks or list(NETWORKS)
+    for unknown in set(names) - set(NETWORKS):
+        parser.error(f"there is no network {unknown!r}; there are {', '.join(NETWORKS)}")
+    torch.set_num_threads(1)  # the same sums in the same order
+    for name in names:
+        (FOLDER / f"{name}.weights.js").write_text(
+            script(name, *NETWORKS[name]()), encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
