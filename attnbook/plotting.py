@@ -187,6 +187,35 @@ def stages(steps: Sequence[tuple[str, Tensor] | str], *, signed: bool = False) -
     return figure
 
 
+def diagram(
+    boxes: dict[str, tuple[float, float, str]], arrows: Sequence[tuple[str, str, str]]
+) -> Figure:
+    """Draw boxes, each at its (x, y) with its text, and arrows from one to another.
+
+    An arrow is (from, to, what is written beside its middle). y counts rows, from the bottom; one
+    unit of x is about as wide as ten characters.
+    """
+    x, y = ([box[n] for box in boxes.values()] for n in (0, 1))
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.85 * (max(y) - min(y) + 1)))
+    ax.set(xlim=(min(x) - 0.8, max(x) + 0.8), ylim=(min(y) - 0.4, max(y) + 0.4))
+    ax.axis("off")
+    look = {"boxstyle": "round,pad=0.4", "facecolor": "none", "edgecolor": BLACK}
+    drawn = {
+        name: ax.text(*place, text, ha="center", va="center", bbox=look)
+        for name, (*place, text) in boxes.items()
+    }
+    figure.canvas.draw()  # only then do the boxes, at which the arrows end, have their sizes
+    for start, end, text in arrows:
+        a, b = (boxes[name][:2] for name in (start, end))
+        arrow = {
+            "arrowstyle": "->", "color": BLACK, "lw": 1.2, "shrinkA": 2, "shrinkB": 2,
+            "patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch(),
+        }  # fmt: skip
+        ax.annotate("", b, a, arrowprops=arrow)
+        ax.text((a[0] + b[0]) / 2 + 0.08, (a[1] + b[1]) / 2, text, ha="left", va="center")
+    return figure
+
+
 def band(ax: Axes, x: Sequence[float], runs: Tensor, label: str, number: int) -> None:
     """Draw the mean over seeds as a line and one standard deviation either side as a band.
 

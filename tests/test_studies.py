@@ -12,7 +12,7 @@ import torch
 import attnbook
 from attnbook import studies
 from attnbook.datasets import Characters, date_pairs
-from attnbook.studies import dates, dividing, same_task, scaling, small_data, stored, warps
+from attnbook.studies import again, dividing, influence, same_task, small_data, stored, warps
 
 SHARED = {"__init__", "protocol", "runner"}
 NAMES = sorted({path.stem for path in Path(studies.__file__).parent.glob("*.py")} - SHARED)
@@ -109,7 +109,7 @@ def test_translator_sees_no_padding_and_no_future(device):
     characters = Characters([p.chinese for p in pairs]), Characters([p.english for p in pairs])
     source = characters[0].encode([pair.chinese for pair in pairs]).to(device)
     target = characters[1].encode([pair.english for pair in pairs]).to(device)
-    model = dates.Translator(*characters).to(device)
+    model = influence.Translator(*characters).to(device)
     logits, weights = model.attend(source, target[:, :-1])
     assert weights.shape == (8, target.shape[1] - 1, source.shape[1])
     assert (weights.mT[source == Characters.padding] == 0).all()
@@ -122,44 +122,23 @@ def test_translator_sees_no_padding_and_no_future(device):
     assert (weights[..., 0] == 1).all()
 
 
-def test_alignment_of_a_perfect_reader(device):
-    """A model that looks exactly where it should scores 1 on every part that has a place."""
-    pairs = date_pairs(20)
-    characters = Characters([p.chinese for p in pairs]), Characters([p.english for p in pairs])
-    source = characters[0].encode([pair.chinese for pair in pairs])
-    target = characters[1].encode([pair.english for pair in pairs])
-    weights = torch.zeros(20, target.shape[1] - 1, source.shape[1])
-    for n, pair in enumerate(pairs):
-        numbers = [str(pair.date.year), str(pair.date.month), str(pair.date.day)]
-        ends = [1 + sum(len(m) + 1 for m in numbers[: k + 1]) for k in range(3)]
-        month, rest = pair.english.split(" ", 1)
-        day, _ = rest.split(", ")
-        weights[n, : len(month), ends[1] - 2] = 1
-        weights[n, len(month) + 1 : len(month) + 1 + len(day), ends[2] - 2] = 1
-        weights[n, len(pair.english) - 4 : len(pair.english), 1] = 1
-
-    class Perfect:
-        def attend(self, source, written, mask=None):
-            return torch.zeros(*weights.shape[:2], 3), weights
-
-    found = dates.alignment(Perfect(), pairs, source, target)
-    for part in found.values():
-        assert part == {
-            "largest weight on the field": 1,
-            "weight on the field": 1,
-            "changed when hidden": 0,
-        }
-    pairs[0] = pairs[0].__class__(pairs[0].date, "full", "today", "today")
-    with pytest.raises(ValueError, match="'today'"):
-        dates.alignment(Perfect(), pairs, source, target)
-
-
 def test_lookups_have_an_answer():
     asked, keys, values, answer = dividing.lookups(50, torch.Generator().manual_seed(0))
     assert all(len(set(row.tolist())) == dividing.PAIRS for row in keys)
     assert torch.equal(values[keys == asked], answer)
 
 
-def test_steps_to():
-    assert scaling.steps_to([0.1, 0.95, 0.5], 0.9) == 50
-    assert scaling.steps_to([0.1], 0.9) is None
+def test_a_study_is_done_again_on_a_gpu_alone(monkeypatch):
+    said = again("temperature", torch.device("cpu"))
+    assert said == "temperature: stored, found on CPU in 0.5 minutes of one core"
+    found = stored("temperature")
+    for one in found["comparisons"].values():
+        one["mean"] += 1.5 * one["half"]
+    name = next(iter(found["comparisons"]))
+    found["comparisons"][name]["mean"] += found["comparisons"][name]["half"]
+    monkeypatch.setattr("attnbook.studies.temperature.run", lambda each, **settings: found)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    count = len(found["comparisons"])
+    said = again("temperature", torch.device("cuda"))
+    assert said.startswith("temperature: done again on a GPU in 0.0 minutes, ")
+    assert said.endswith(f"{count - 1} of {count} differences as stored (intervals overlap)")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from attnbook import datasets
-from attnbook.studies import dates
+from attnbook.studies import influence
 from attnbook.training import fit
 
 FOLDER = Path(__file__).parents[1] / "book" / "_static" / "live"
@@ -38,8 +38,8 @@ def translator() -> tuple[State, dict[str, Any]]:
     torch.manual_seed(0)
     characters = [datasets.Characters(texts) for texts in sides]
     source, target = (c.encode(texts) for c, texts in zip(characters, sides, strict=True))
-    model = dates.Translator(*characters)
-    fit(model, dates.loss, (source[:4000], target[:4000]), steps=400, batch_size=32, lr=1e-2)
+    model = influence.Translator(*characters)
+    fit(model, influence.loss, (source[:4000], target[:4000]), steps=400, batch_size=32, lr=1e-2)
     # The date of the chapter's heat map.
     shown = next(p for p in pairs[4000:] if p.style == "full" and len(p.english) == 17)
     return model.state_dict(), {

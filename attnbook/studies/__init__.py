@@ -43,6 +43,29 @@ def stored(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def again(name: str, device: torch.device) -> str:
+    """Do a stored study again on a GPU, and return a sentence on how the two lie to each other.
+
+    On a CPU nothing is done; the sentence says how long it took.
+    """
+    record = stored(name)
+    if device.type != "cuda":
+        where, minutes = record["device"], record["seconds"] / 60
+        return f"{name}: stored, found on {where} in {minutes:.1f} minutes of one core"
+    run = importlib.import_module(f"{__name__}.{name}").run
+    start = time.perf_counter()
+    found = run(Each(device=str(device), progress=True), **record["settings"])["comparisons"]
+    minutes = (time.perf_counter() - start) / 60
+    alike = sum(
+        abs(found[what]["mean"] - old["mean"]) <= found[what]["half"] + old["half"]
+        for what, old in record["comparisons"].items()
+    )
+    return (
+        f"{name}: done again on {torch.cuda.get_device_name(device)} in {minutes:.1f} minutes, "
+        f"{alike} of {len(found)} differences as stored (intervals overlap)"
+    )
+
+
 def main(
     run: Callable[..., dict[str, Any]], *, full: dict[str, Any], quick: dict[str, Any]
 ) -> None:

@@ -25,16 +25,16 @@ from attnbook.training import fit
 class Translator(nn.Module):
     """Reads a text forwards and backwards, then writes another, looking back before each character.
 
-    Keys are the states of the reader, values the bare embeddings of the characters read; the query
-    is the state of the writer, which has seen what was written so far.
+    Keys are the states of the encoder, values the bare embeddings of the characters read; the query
+    is the state of the decoder, which has seen what was written so far.
     """
 
     def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
         super().__init__()
         self.source_embedding = nn.Embedding(len(source), dim)
-        self.reader = nn.GRU(dim, dim // 2, bidirectional=True, batch_first=True)
+        self.encoder = nn.GRU(dim, dim // 2, bidirectional=True, batch_first=True)
         self.target_embedding = nn.Embedding(len(target), dim)
-        self.writer = nn.GRU(dim, dim, batch_first=True)
+        self.decoder = nn.GRU(dim, dim, batch_first=True)
         self.score = AdditiveScore(dim, dim, dim)
         self.logits = nn.Sequential(
             nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, len(target))
@@ -51,8 +51,8 @@ class Translator(nn.Module):
         Padding is never attended to; `mask` may forbid more.
         """
         value = self.source_embedding(source)
-        key, _ = self.reader(value)
-        query, _ = self.writer(self.target_embedding(written))
+        key, _ = self.encoder(value)
+        query, _ = self.decoder(self.target_embedding(written))
         text = rearrange(source != Characters.padding, "b j -> b 1 j")
         mask = text if mask is None else text & mask
         context, weights = attend(query, key, value, score=self.score, mask=mask)
@@ -83,9 +83,9 @@ def loss(model: nn.Module, source: Tensor, target: Tensor) -> Tensor:
 
 
 class OneVector(Translator):
-    """The same with the whole text in one vector: the last states of the reader, both ways.
+    """The same with the whole text in one vector: the last states of the encoder, both ways.
 
-    That is what translators had before attention. The writer starts from the vector, and sees it
+    That is what translators had before attention. The decoder starts from the vector, and sees it
     again for each character.
     """
 
@@ -96,12 +96,12 @@ class OneVector(Translator):
         mask: Bool[Tensor, "#b #i #j"] | None = None,
     ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
         """Return the logits of the next characters, and equal weights, since none are made."""
-        states, _ = self.reader(self.source_embedding(source))
+        states, _ = self.encoder(self.source_embedding(source))
         forwards, backwards = states.chunk(2, dim=-1)
         text = source != Characters.padding
         last = rearrange(text.sum(-1) - 1, "b -> b 1 1").expand(-1, 1, forwards.shape[-1])
         vector = torch.cat([forwards.gather(1, last), backwards[:, :1]], dim=-1)
-        query, _ = self.writer(self.target_embedding(written), vector.mT.movedim(-1, 0))
+        query, _ = self.decoder(self.target_embedding(written), vector.mT.movedim(-1, 0))
         context = repeat(vector, "b 1 d -> b i d", i=written.shape[1])
         weights = repeat(text / text.sum(-1, keepdim=True), "b j -> b i j", i=written.shape[1])
         return self.logits(torch.cat([query, context], dim=-1)), weights
@@ -122,7 +122,7 @@ class FixedPlaces(Translator):
     ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
         """Return the logits of the next characters, and the weights."""
         value = self.source_embedding(source)
-        query, _ = self.writer(self.target_embedding(written))
+        query, _ = self.decoder(self.target_embedding(written))
         text = rearrange(source != Characters.padding, "b j -> b 1 j")
         scores = self.places[: written.shape[1], : source.shape[1]]
         weights = scores.masked_fill(~text, float("-inf")).softmax(-1)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from attnbook import datasets
-from attnbook.studies import dates
+from attnbook.studies import influence
 
 from .conftest import ROOT, Visit
 from .test_site import AXE, mode, width
@@ -36,10 +36,10 @@ def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
 
 
 @pytest.fixture(scope="module")
-def translator() -> tuple[dates.Translator, dict[str, Any]]:
+def translator() -> tuple[influence.Translator, dict[str, Any]]:
     state, extra = live.read("translator")
     characters = [datasets.Characters(["".join(extra[side])]) for side in ("source", "target")]
-    model = dates.Translator(*characters)
+    model = influence.Translator(*characters)
     model.load_state_dict(state)
     return model.eval(), extra
 

@@ -12,16 +12,16 @@
     const embed = (table, n) => table.subarray(n * table.shape[1], (n + 1) * table.shape[1]);
     const values = source.map((n) => embed(p["source_embedding.weight"], n));
     const read = (suffix, inputs) => {
-      let state = new Float32Array(p["reader.weight_hh_l0"].shape[1]);
-      return inputs.map((x) => (state = gru(p, "reader.", suffix, x, state)));
+      let state = new Float32Array(p["encoder.weight_hh_l0"].shape[1]);
+      return inputs.map((x) => (state = gru(p, "encoder.", suffix, x, state)));
     };
     const forwards = read("_l0", values);
     const backwards = read("_l0_reverse", values.toReversed?.() ?? [...values].reverse()).reverse();
     const keys = forwards.map((f, j) => linear(join(f, backwards[j]), p["score.u.weight"]));
     const written = [];
-    let state = new Float32Array(p["writer.weight_hh_l0"].shape[1]);
+    let state = new Float32Array(p["decoder.weight_hh_l0"].shape[1]);
     for (let next = START; written.length < steps && next !== END; ) {
-      state = gru(p, "writer.", "_l0", embed(p["target_embedding.weight"], next), state);
+      state = gru(p, "decoder.", "_l0", embed(p["target_embedding.weight"], next), state);
       const query = linear(state, p["score.w.weight"]);
       const weights = softmax(keys.map((key, j) => source[j] === PADDING ? -Infinity
         : linear(map(key, (k, h) => Math.tanh(k + query[h])), p["score.v.weight"])[0]));
