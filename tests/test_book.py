@@ -1,4 +1,4 @@
-"""Every chapter keeps every rule of `tools/rules.py`, and every rule rejects what breaks it."""
+"""Every chapter keeps the rules of tools/rules.py and form.py, and each rejects what breaks it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import form
 import nbformat
 import notebooks
 import pytest
@@ -18,7 +19,7 @@ from address import Address
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from notebooks import FOLDED, GPU, METADATA, ROOT, SET_UP_CELL
+from notebooks import FOLD, GPU, HIDE, METADATA, ROOT, SET_UP_CELL
 from rules import RULES, SET_UP_TAGS, Chapter
 
 import attnbook
@@ -27,6 +28,7 @@ from attnbook.exercises import Case, checker
 pytestmark = pytest.mark.book
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+SECOND = {"attention"}  # chapters that are written anew
 ADDRESS = Address("https://github.com/someone/attnbook", "main")
 
 
@@ -41,6 +43,11 @@ def test_papers_are_in_the_bibliography(path):
     named = {link for _, cell in read(path).markdown for link in re.findall(paper, cell.source)}
     known = (ROOT / "book" / "bibliography.md").read_text(encoding="utf-8")
     assert not {link for link in named if link not in known}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapters_of_the_second_edition_have_its_box(path):
+    assert bool(read(path).box) == (path.stem in SECOND)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -91,6 +98,10 @@ def printed(text: str) -> NotebookNode:
     return new_output("stream", name="stdout", text=text)
 
 
+def shown(source: str) -> NotebookNode:
+    return new_output("display_data", data={"text/markdown": f"```python\n{source}```"})
+
+
 def figure() -> NotebookNode:
     lettering = '<g transform="translate(2 9) scale(0.1 -0.1)"/>'
     svg = f'<svg width="518pt" height="230pt">{lettering}</svg>'
@@ -112,7 +123,7 @@ def good() -> NotebookNode:
         ),
         code(SET_UP_CELL.format(**ADDRESS._asdict()), printed("device: CPU\n"), tags=SET_UP_TAGS),
         new_markdown_cell("## One key wins\n\n" + FILLER * 110 + "\n\n$$\ny = x\n$$"),
-        code("import math\n\nprint(f'{math.exp(-0.05):.4f}')", printed("0.9512\n")),
+        code('import math\n\nprint(f"{math.exp(-0.05):.4f}")', printed("0.9512\n")),
         new_markdown_cell("The weight is 0.95, or 95.1 %, see eq. 2.7 and section 1.2.2."),
         *(code(FIGURE, figure(), mystnb={"image": {"alt": alt}}) for _ in range(5)),
         code("import time\n\nprint(time.time())", printed("1.5\n"), tags=["nbval-ignore-output"]),
@@ -138,6 +149,50 @@ def good() -> NotebookNode:
         ),
     ]
     notebook = new_notebook(cells=cells, metadata=copy.deepcopy(METADATA))
+    notebooks.normalise(notebook)
+    return notebook
+
+
+BOX = """\
+> **In short**
+>
+> - One key wins: [the weights](#one-key-wins).
+> - A weight of 0.95 leaves little to the others: [the weights](#one-key-wins).
+> - Half of a number is *less* than that number. It is its half: [halves](#half-of-a-number)."""
+
+CLOSE = f"""\
+### Spread
+
+The weight of the first of both keys is 0.90 ± 0.02, half of a 95 % confidence interval (sd 0.03).
+
+## What to remember
+
+- One key wins nearly all of the weight that there is.
+- Weights are computed, each of them from one score.
+- Half of a number is that number times one half.
+
+## Going further
+
+### Half of a number
+
+{FILLER * 20}"""
+
+PATH = "The first path takes 13 minutes with its code, everything 16 minutes, running 10 seconds."
+
+
+def second() -> NotebookNode:
+    """Return the notebook in the form of the second edition."""
+    notebook = good()
+    opening = notebook.cells[0]
+    opening.source = opening.source.replace("Reading takes 20 minutes, running 10 seconds.", PATH)
+    opening.source += f"\n\n{BOX}"
+    for cell in notebook.cells[5:10]:
+        cell.metadata.tags = [FOLD]
+    notebook.cells[10:10] = [
+        code(FIGURE, figure(), tags=[FOLD], mystnb=notebook.cells[5].metadata.mystnb),
+        new_markdown_cell(CLOSE),
+        code("for x in range(9):\n    print(x)", printed("0.5\n" * 9), tags=[HIDE]),
+    ]
     notebooks.normalise(notebook)
     return notebook
 
@@ -182,7 +237,9 @@ def add(source: str, *outputs: NotebookNode, **metadata: object) -> Break:
     """Put a code cell before the section on the article."""
 
     def change(notebook: NotebookNode) -> None:
-        at = next(i for i, cell in enumerate(notebook.cells) if "## What" in cell.source)
+        at = next(
+            i for i, cell in enumerate(notebook.cells) if "## What the article" in cell.source
+        )
         notebook.cells.insert(at, code(source, *outputs, **metadata))
         for count, cell in enumerate(code_cells(notebook), start=1):
             cell.execution_count = count
@@ -201,6 +258,16 @@ def drop(text: str) -> Break:
         notebook.cells = [cell for cell in notebook.cells if text not in cell.source]
 
     return change
+
+
+def box_and(change: Break) -> Break:
+    """Make a chapter of the second edition of it, and then change it."""
+
+    def both(notebook: NotebookNode) -> None:
+        notebook.cells[0].source += f"\n\n{BOX}"
+        change(notebook)
+
+    return both
 
 
 def set_alt(alt: str) -> Break:
@@ -226,7 +293,8 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (alter(lambda nb: nb.update(nbformat_minor=4)), "older than 4.5"),
         (alter(lambda nb: nb.cells[1].metadata.update(execution={})), "when it was run"),
         (alter(lambda nb: nb.cells[1].metadata.pop("cellView")), "in Colab alone"),
-        (alter(lambda nb: nb.cells[3].metadata.update(FOLDED)), "in Colab alone"),
+        (alter(lambda nb: nb.cells[3].metadata.update(cellView="form")), "in Colab alone"),
+        (alter(lambda nb: nb.cells[3].metadata.update(tags=[HIDE])), "in Colab alone"),
     ],
     "a_gpu_is_used": [(alter(lambda nb: nb.metadata.update(GPU)), "no cell uses `device`")],
     "set_up_cell_is_the_same": [
@@ -319,7 +387,10 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (say("See [there](self_attention.ipynb)."), "self_attention.ipynb"),
         (say("See [there](../README.md)."), "../README.md"),
         (say("See [there](./glossary.md)."), "./glossary.md"),
-        (say("See [there](#exercises)."), "#exercises"),
+        (say("See [there](#elsewhere)."), "#elsewhere"),
+        (say("See [there](#Exercises)."), "#Exercises"),
+        (say("### It is `one`\n\nSee [there](#it-is-one)."), "#it-is-one"),
+        (say("### Half\n\nSee [there](#half)."), "there twice"),
         (say("See [there](http://example.org)."), "http://example.org"),
         (say("See [there][1].\n\n[1]: cbam.md"), "cbam.md"),
         (say("![A cat](cat.png)"), "cat.png"),
@@ -368,7 +439,10 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (drop("ax.bar"), "0 figures"),
         (alter(lambda nb: nb.cells.extend([nb.cells[5]] * 8)), "13 figures"),
     ],
-    "cells_are_short": [(add("x = 1\n" * 21), "21 lines")],
+    "cells_are_short": [
+        (add("x = 1\n" * 21), "21 lines"),
+        (box_and(add("x = 1\n" * 13)), "13 lines of code, more than 12"),
+    ],
     "details_are_well_formed": [
         (swap("</summary>\n\n", "</summary>\n"), "a blank line"),
         (swap("\n\n</details>", "\n</details>"), "lone </details>"),
@@ -392,12 +466,70 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (swap("def halve(x):\n    return", "def half(x):\n    return"), "does not define halve"),
         (swap("raise NotImplementedError", "return x / 2"), "for an attempt"),
     ],
+    # Of the second edition:
+    "minutes_are_measured": [
+        (swap("takes 13 minutes", "takes 12 minutes"), "first path takes 13 minutes (1"),
+        (swap("everything 16 minutes", "everything 61 minutes"), "everything 16 minutes (2"),
+        (swap("The first path takes", "Reading takes"), "has to say"),
+        (swap("import math\n", "import math\n" * 30), "takes 14 minutes"),
+        (swap("## Going further", "| a |\n|---|\n| b |\n\n## Going further"), "1 tables"),
+        (add("show_source(f)", shown("x = 1\n" * 30)), "everything 18 minutes"),
+    ],
+    "layers_have_their_length": [
+        (swap(FILLER * 110, FILLER * 80), "first path has 1"),
+        (swap(FILLER * 110, FILLER * 150), "its longest sections: 'One key wins' 2"),
+        (swap("## Exercises", "## Exercises\n\n" + FILLER * 200), "without solutions, more than"),
+        (swap(FILLER * 20, FILLER * 2), "'Half of a number', under"),
+        (swap(FILLER * 20, FILLER * 40), "'Half of a number', under"),
+        (alter(lambda nb: nb.cells.pop(9)), "5 figures"),
+    ],
+    "sections_are_in_order": [
+        (swap("## What to remember", "## Summary"), "the last sections are"),
+        (swap("## Going further", "## Costs\n\n## Going further"), "the last sections are"),
+        (swap("## What the article says", "## More"), "the last sections are"),
+        (swap("\n- Half of a number is that", "\nHalf of a number is that"), "has 2 bullets"),
+    ],
+    "box_is_short": [
+        (alter(lambda nb: nb.cells.insert(0, nb.cells.pop(1))), "above the set-up cell"),
+        (swap("**In short**", "**In short** we say"), "and not with"),
+        (swap("> - Half of", "> Half of"), "has 2 bullets"),
+        (swap("is its half:", "is its half. So it is. " + FILLER), "two short ones"),
+        (swap("[halves](#half-of-a-number)", "halves"), "links to no section"),
+        (swap("(#half-of-a-number)", "(https://example.org)"), "links to no section"),
+    ],
+    "cells_are_formatted": [
+        (add("x = {'a':1}"), 'x = {"a": 1}'),
+        (add("print("), "cannot format"),
+    ],
+    "plumbing_is_folded": [
+        (alter(lambda nb: nb.cells[7].metadata.pop("tags")), "cell 7 draws"),
+        (add("class Net:\n    pass", tags=[FOLD]), "defines Net"),
+        (add("def print(x):\n    pass", tags=[FOLD]), "defines print"),
+        (add("x = 1", tags=[HIDE]), "prints none"),
+        (alter(lambda nb: nb.cells[7].metadata.tags.append(HIDE)), "prints none"),
+    ],
+    "words_are_the_fields": [
+        (say("It is a thousand million."), "say billion"),
+        (say("The order is drawn by lot."), "'drawn by lot'; say at random"),
+        (say("Its gate is shut."), "'is shut'"),
+        (say("No difference is resolved."), "at this size"),
+        (say("It is just a sum."), "leave it out"),
+    ],
+    "plus_minus_has_one_meaning": [
+        (swap("half of a 95 % confidence interval", "over five seeds"), "'Spread' does not say"),
+        (say("It is $0.90 \\pm 0.02$."), "'One key wins' does not say"),
+        (add("print(x)", printed("0.5 +- 0.1\n")), "'Half of a number' does not say"),
+        (swap("(sd 0.03)", "with sd ± 0.03"), "gives a standard deviation"),
+    ],
+    "numbers_are_few": [(say("It is 0.25, or 125, or 17 %. " * 20), "more than 50")],
+    "sentences_vary": [(say("It is so. " * 40), "have 8 words or fewer")],
 }
 
 
+@pytest.mark.parametrize("edition", [good, second])
 @pytest.mark.parametrize("rule", RULES)
-def test_good_notebook_keeps(rule):
-    assert list(RULES[rule](chapter(good()))) == []
+def test_good_notebook_keeps(rule, edition):
+    assert list(RULES[rule](chapter(edition()))) == []
 
 
 @pytest.mark.parametrize(
@@ -406,13 +538,23 @@ def test_good_notebook_keeps(rule):
     ids=[f"{rule}-{said}" for rule, examples in BROKEN.items() for _, said in examples],
 )
 def test_rule_rejects(rule, change, complaint):
-    notebook = good()
+    notebook = second() if RULES[rule].__module__ == form.__name__ else good()
     change(notebook)
     assert complaint in "\n".join(RULES[rule](chapter(notebook)))
 
 
 def test_every_rule_has_an_example_that_it_rejects():
     assert set(BROKEN) == set(RULES)
+
+
+def test_folded_code_takes_no_minutes_and_a_link_may_lead_to_a_section():
+    notebook = second()
+    add("x = 1\n" * 12, tags=[FOLD])(notebook)
+    add("show_source(f)", shown("x = 1\n" * 60), tags=[HIDE])(notebook)
+    say("<details>\n<summary>More</summary>\n\n| a |\n|---|\n| b |\n\n</details>")(notebook)
+    assert list(RULES["minutes_are_measured"](chapter(notebook))) == []
+    say("See [how](#what-to-remember).")(notebook)
+    assert list(RULES["links_are_absolute"](chapter(notebook))) == []
 
 
 def test_common_markdown_may_use_what_looks_like_myst():

@@ -65,8 +65,8 @@ METADATA = {
 }
 # A chapter may have this besides: Colab then gives a GPU, out of what a reader may use in a day.
 GPU = {"accelerator": "GPU"}
-# What folds a cell in Colab and in JupyterLab; the site reads the tag.
-FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
+# Tags of cells whose code, and whose output, is folded.
+FOLD, HIDE = "hide-input", "hide-output"
 
 JUPYTERLAB = [
     f"--ServerApp.root_dir={ROOT}",
@@ -159,13 +159,25 @@ def normalise(notebook: NotebookNode) -> None:
             continue
         count += 1
         cell.execution_count = count
-        for key in ("execution", "ExecuteTime", *FOLDED):
+        for key in ("execution", "ExecuteTime"):
             cell.metadata.pop(key, None)
-        if "hide-input" in cell.metadata.get("tags", []):
-            cell.metadata.update(nbformat.from_dict(FOLDED))
+        for key, value in folding(cell.metadata.get("tags", [])).items():
+            cell.metadata.pop(key, None)
+            if value is not None:
+                cell.metadata[key] = nbformat.from_dict(value)
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
+
+
+def folding(tags: list[str]) -> dict[str, Any]:
+    """Return what folds a cell in Colab and in JupyterLab as its tags do on the site."""
+    hidden = {"source_hidden": FOLD in tags, "outputs_hidden": HIDE in tags}
+    return {
+        "cellView": "form" if FOLD in tags else None,
+        "collapsed": True if HIDE in tags else None,
+        "jupyter": {key: True for key, value in hidden.items() if value} or None,
+    }
 
 
 def check(paths: list[Path], jobs: int, threads: int, longest: int = LONGEST_CHAPTER) -> int:

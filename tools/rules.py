@@ -25,6 +25,9 @@ Numbers. Each is bound to where it comes from in book/ledger/; tools/ledger.py s
 Figures. A cell that draws one ends in `plt.show()`, asserts what the figure's title claims, and has
 its alt text in its metadata: {"mystnb": {"image": {"alt": "Heat map, ..."}}}. On the site a figure
 is as wide as its smallest lettering needs to be readable, and scrolls where the screen is narrower.
+
+Editions. A chapter with the box "In short" is of the second edition: tools/form.py has more rules
+for it. Its box links to sections of the chapter, which is the only link that is no whole address.
 """
 
 from __future__ import annotations
@@ -46,23 +49,24 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
-from notebooks import FOLDED, GPU, METADATA, ROOT, SET_UP_CELL
+from notebooks import FOLD, GPU, HIDE, METADATA, ROOT, SET_UP_CELL, folding
 
 sys.path.append(str(ROOT / "book" / "_ext"))
 from figures import narrowest
 
+IN_SHORT = "**In short**"
 ARTICLE = "What the article says"  # of a chapter on a mechanism that the article names
 LAST_SECTIONS = ["Exercises", "Sources"]
 VERDICTS = ["holds", "holds with a correction", "does not hold"]
 IGNORED = "nbval-ignore-output"
-FOLD = "hide-input"
-TAGS = {IGNORED, FOLD}
+TAGS = {IGNORED, FOLD, HIDE}
 SET_UP_TAGS = [IGNORED, FOLD]
 WORDS = range(1_800, 4_001)
 FIGURES = range(5, 13)
 EXERCISES = range(3, 6)
 MOST_CODE_LINES = 300
 LONGEST_CODE_CELL = 20
+LONGEST_SHOWN_CELL = 12
 LONGEST_OUTPUT = 40
 WIDEST_OUTPUT = 100
 SHORTEST_ALT = 30
@@ -78,10 +82,14 @@ class Block:
     cell: int
     kind: str  # "p", "h1" ... "h6", "math", "td", "th", "li" is a "p"
     text: str  # without code, formulas between their $ as LaTeX
-    words: int
+    said: str  # with an x for each formula and each piece of code: what is counted as words
     linked: bool  # it, or the table that it belongs to, has a link
     folded: bool  # inside <details>
     section: str  # text of the last h2
+
+    @property
+    def words(self) -> int:
+        return len(re.findall(r"\S*\w\S*", self.said))
 
 
 class Chapter:
@@ -140,6 +148,27 @@ class Chapter:
         return [block for block in self.blocks if re.fullmatch("h[1-6]", block.kind)]
 
     @cached_property
+    def anchors(self) -> set[str]:
+        """What `[text](#...)` may name: headings of which GitHub and Sphinx make the same name."""
+        titles = [block.text.strip() for block in self.headings]
+        plain = [title for title in titles if re.fullmatch(r"[\w ,.:;?!'’()-]+", title, re.ASCII)]
+        return {anchor(title) for title in plain if titles.count(title) == 1}
+
+    @cached_property
+    def box(self) -> tuple[int, list[Token]] | None:
+        """The cell and the tokens of the block quote "In short", which the second edition has."""
+        for i, tokens in self.tokens.items():
+            quote: list[Token] = []
+            for token in tokens:
+                if quote or token.type == "blockquote_open":
+                    quote.append(token)
+                if token.type == "blockquote_close":
+                    if any(t.content.startswith(IN_SHORT) for t in quote[:3]):
+                        return i, quote
+                    quote = []
+        return None
+
+    @cached_property
     def section_of(self) -> list[str]:
         """The h2 that each cell stands under (a Markdown cell: the last in it)."""
         sections, section = [], ""
@@ -173,8 +202,8 @@ def metadata_are_the_same(chapter: Chapter) -> Iterator[str]:
     for i, cell in chapter.code:
         if "execution" in cell.metadata:
             yield f"cell {i} stores when it was run (`make notebooks` removes that)"
-        stored = {key: cell.metadata[key] for key in FOLDED if key in cell.metadata}
-        if stored != (FOLDED if FOLD in cell.metadata.get("tags", []) else {}):
+        wanted = folding(cell.metadata.get("tags", []))
+        if any(cell.metadata.get(key) != value for key, value in wanted.items()):
             yield f"cell {i} is folded on the site or in Colab alone (`make notebooks` sees to it)"
 
 
@@ -307,14 +336,14 @@ def ignored_outputs_are_asserted(chapter: Chapter) -> Iterator[str]:
 def figures_have_alt_text(chapter: Chapter) -> Iterator[str]:
     """Each figure has words that say what is to be seen, and no words are left without figure."""
     for i, cell in chapter.code:
-        figures, alt = _figures(cell), alt_text(cell)
-        if figures > 1:
-            yield f"cell {i} draws {figures} figures, which would share one alt text"
-        if figures and (len(alt) < SHORTEST_ALT or " " not in alt):
+        drawn, alt = figures(cell), alt_text(cell)
+        if drawn > 1:
+            yield f"cell {i} draws {drawn} figures, which would share one alt text"
+        if drawn and (len(alt) < SHORTEST_ALT or " " not in alt):
             yield f"cell {i} has the alt text {alt!r}, not a sentence of {SHORTEST_ALT} characters"
         if re.search(r"\.(png|svg|jpe?g)\b", alt):
             yield f"cell {i} has a file name as alt text: {alt!r}"
-        if alt and not figures:
+        if alt and not drawn:
             yield f"cell {i} has an alt text but draws nothing"
 
 
@@ -322,7 +351,7 @@ def figures_have_alt_text(chapter: Chapter) -> Iterator[str]:
 def figures_end_in_show(chapter: Chapter) -> Iterator[str]:
     """A cell with a figure ends in plt.show(), so that nothing is printed beside the figure."""
     for i, cell in chapter.code:
-        if _figures(cell) and cell.source.rstrip().split("\n")[-1] != "plt.show()":
+        if figures(cell) and cell.source.rstrip().split("\n")[-1] != "plt.show()":
             yield f"cell {i} draws a figure, but does not end in plt.show()"
 
 
@@ -330,7 +359,7 @@ def figures_end_in_show(chapter: Chapter) -> Iterator[str]:
 def figures_are_asserted(chapter: Chapter) -> Iterator[str]:
     """What the figure's title claims is asserted in its cell."""
     for i, cell in chapter.code:
-        if _figures(cell) and not _asserts(cell):
+        if figures(cell) and not _asserts(cell):
             yield f"cell {i} draws a figure but asserts nothing of what its title claims"
 
 
@@ -399,11 +428,23 @@ def _typed(inline: Token) -> str:
 
 @rule
 def links_are_absolute(chapter: Chapter) -> Iterator[str]:
-    """In Colab a notebook has no neighbours, and the page fetches no picture from elsewhere."""
+    """In Colab a notebook has no neighbours, and the page fetches no picture from elsewhere.
+
+    A link may lead to a heading of the chapter itself. (Colab does not follow it, and has a table
+    of contents beside the page.)
+    """
     for i, tokens in chapter.tokens.items():
         for token in _flat(tokens):
-            if token.type == "link_open" and not str(token.attrs["href"]).startswith("https://"):
-                yield f"cell {i} links to {token.attrs['href']!r}, which is not https://..."
+            target = str(token.attrs.get("href", "https://"))
+            if target.startswith("#"):
+                if target[1:] not in chapter.anchors:
+                    yield (
+                        f"cell {i} links to {target!r}, which names no heading of the chapter, or "
+                        f"one that is there twice or has code or a formula in it; "
+                        f"there are {sorted(chapter.anchors)}"
+                    )
+            elif not target.startswith("https://"):
+                yield f"cell {i} links to {target!r}, which is not https://..."
             if token.type == "image":
                 yield f"cell {i} shows a picture, {token.attrs['src']!r}; code draws the figures"
 
@@ -441,9 +482,9 @@ def prose_is_plain(chapter: Chapter) -> Iterator[str]:
     """No exclamation marks, no emoji, none of the words that praise instead of showing."""
     words = r"\b(?:simply|obviously|powerful|crucial|crucially|delve|in essence)\b"
     for block in chapter.blocks:
-        if found := re.search(words, _no_math(block.text), re.IGNORECASE):
+        if found := re.search(words, no_math(block.text), re.IGNORECASE):
             yield f"cell {block.cell} says {found[0]!r}"
-        if found := re.search(r"!(?!=)|[\U0001f300-\U0001faff\u2600-\u27bf]", _no_math(block.text)):
+        if found := re.search(r"!(?!=)|[\U0001f300-\U0001faff\u2600-\u27bf]", no_math(block.text)):
             yield f"cell {block.cell} has {found[0]!r}: {block.text.strip()[:60]}"
 
 
@@ -508,26 +549,30 @@ def verdicts_are_known(chapter: Chapter) -> Iterator[str]:
 
 @rule
 def length_is_moderate(chapter: Chapter) -> Iterator[str]:
-    """A chapter is read in one sitting."""
+    """A chapter of the first edition is read in one sitting; form.py has the second's bounds."""
+    if chapter.box:
+        return
     words = sum(
         block.words for block in chapter.blocks if not block.folded and block.section != ARTICLE
     )
     if words not in WORDS:
         yield f"{words} words without solutions and verdicts, not {WORDS[0]} to {WORDS[-1]}"
-    lines = sum(_lines(cell) for _, cell in chapter.own_code)
+    lines = sum(code_lines(cell) for _, cell in chapter.own_code)
     if lines > MOST_CODE_LINES:
         yield f"{lines} lines of code, more than {MOST_CODE_LINES}"
-    figures = sum(_figures(cell) for _, cell in chapter.code)
-    if figures not in FIGURES:
-        yield f"{figures} figures, not {FIGURES[0]} to {FIGURES[-1]}"
+    drawn = sum(figures(cell) for _, cell in chapter.code)
+    if drawn not in FIGURES:
+        yield f"{drawn} figures, not {FIGURES[0]} to {FIGURES[-1]}"
 
 
 @rule
 def cells_are_short(chapter: Chapter) -> Iterator[str]:
-    """One idea a cell."""
+    """One idea a cell; in the second edition twelve lines, or twenty that are folded."""
     for i, cell in chapter.own_code:
-        if _lines(cell) > LONGEST_CODE_CELL:
-            yield f"cell {i} has {_lines(cell)} lines of code, more than {LONGEST_CODE_CELL}"
+        shown = chapter.box and FOLD not in cell.metadata.get("tags", [])
+        most = LONGEST_SHOWN_CELL if shown else LONGEST_CODE_CELL
+        if code_lines(cell) > most:
+            yield f"cell {i} has {code_lines(cell)} lines of code, more than {most}"
 
 
 # --- Folded text and exercises --------------------------------------------------------------------
@@ -619,7 +664,7 @@ def solutions_are_right(chapter: Chapter) -> Iterator[str]:
 
 def _exercises(chapter: Chapter) -> Iterator[Exercise]:
     for i, cell in chapter.own_code:
-        if chapter.section_of[i] != "Exercises" or (tree := _parse(cell)) is None:
+        if chapter.section_of[i] != "Exercises" or (tree := parse(cell)) is None:
             continue
         last = tree.body[-1] if tree.body else None
         call = last.value if isinstance(last, ast.Expr) else None
@@ -656,7 +701,7 @@ def _imports(chapter: Chapter) -> dict[str, Any]:
     """What the chapter imports at the top level of its cells."""
     namespace: dict[str, Any] = {}
     for _, cell in chapter.own_code:
-        tree = _parse(cell) or ast.Module([], [])
+        tree = parse(cell) or ast.Module([], [])
         found = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         exec(compile(ast.Module(found, type_ignores=[]), "imports", "exec"), namespace)
     namespace.setdefault("torch", importlib.import_module("torch"))
@@ -670,7 +715,7 @@ def _first_line(cell: NotebookNode) -> str:
     return cell.source.strip().split("\n")[0]
 
 
-def _lines(cell: NotebookNode) -> int:
+def code_lines(cell: NotebookNode) -> int:
     return sum(bool(line.strip()) for line in cell.source.split("\n"))
 
 
@@ -686,7 +731,7 @@ def texts(cell: NotebookNode) -> Iterator[str]:
                 yield re.sub(r"<[^>]*>", " ", data["text/html"])
 
 
-def _figures(cell: NotebookNode) -> int:
+def figures(cell: NotebookNode) -> int:
     outputs = [output.get("data", {}) for output in cell.outputs]
     return sum(any(kind.startswith("image/") for kind in data) for data in outputs)
 
@@ -695,7 +740,7 @@ def alt_text(cell: NotebookNode) -> str:
     return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
 
 
-def _parse(cell: NotebookNode) -> ast.Module | None:
+def parse(cell: NotebookNode) -> ast.Module | None:
     try:
         return ast.parse(cell.source)
     except SyntaxError:
@@ -704,13 +749,13 @@ def _parse(cell: NotebookNode) -> ast.Module | None:
 
 def _nodes(chapter: Chapter) -> Iterator[tuple[int, ast.AST]]:
     for i, cell in chapter.own_code:
-        for node in ast.walk(_parse(cell) or ast.Module([], [])):
+        for node in ast.walk(parse(cell) or ast.Module([], [])):
             yield i, node
 
 
 def _asserts(cell: NotebookNode) -> bool:
     """Whether the cell asserts, by itself or by a function named assert_..."""
-    for node in ast.walk(_parse(cell) or ast.Module([], [])):
+    for node in ast.walk(parse(cell) or ast.Module([], [])):
         if isinstance(node, ast.Assert):
             return True
         if isinstance(node, ast.Call):
@@ -748,7 +793,7 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
                     cell=i,
                     kind="math",
                     text=f"${token.content}$",
-                    words=0,
+                    said="",
                     linked=linked,
                     folded=folded > 0,
                     section=section,
@@ -768,11 +813,14 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
                 cell=i,
                 kind=kinds[-1],
                 text=text,
-                words=len(text.split()) + sum(c.type == "code_inline" for c in children),
+                said="".join("x" if child.type in UNREAD else _text(child) for child in children),
                 linked=linked,
                 folded=folded > 0,
                 section=section,
             )
+
+
+UNREAD = {"code_inline", "math_inline", "math_inline_double"}
 
 
 def _text(token: Token) -> str:
@@ -811,5 +859,10 @@ def verdict_rows(chapter: Chapter) -> list[tuple[int, dict[str, str]]]:
     return found
 
 
-def _no_math(text: str) -> str:
+def anchor(title: str) -> str:
+    """Return what GitHub and Sphinx call a heading in an address."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def no_math(text: str) -> str:
     return re.sub(r"\$[^$]*\$", " ", text)
