@@ -331,6 +331,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
     ],
     "outputs_are_short": [
         (add("print(log)", printed("epoch\n" * 41)), "41 lines"),
+        (add("print(log)", printed("epoch\n" * 81), tags=[HIDE]), "81 lines"),
         (add("print(log)", printed("a\n" * 30), printed("b\n" * 30)), "60 lines"),
     ],
     "outputs_are_narrow": [(add("print(row)", printed("3.14 " * 21 + "\n")), "105 characters")],
