@@ -114,7 +114,11 @@ def layer(chapter: Chapter, blocks: list[Block]) -> Layer:
 
 
 def prose(blocks: list[Block]) -> list[Block]:
-    return [block for block in blocks if not block.folded and block.kind not in ("td", "th")]
+    return [
+        block
+        for block in blocks
+        if not block.folded and block.kind not in ("td", "th") and block.section != "Sources"
+    ]
 
 
 def words(blocks: list[Block]) -> int:
