@@ -437,7 +437,7 @@ FULL: dict[str, Any] = {
     "longer": 1200,
     "rates": [0.0032, 0.01, 0.032, 0.1, 0.32],
     "tuning_seeds": 3,
-    "attack_seeds": 0,
+    "attack_seeds": 3,
     "narrow": [],
 }
 QUICK: dict[str, Any] = {

@@ -64,7 +64,7 @@
       heat.control.setAttribute("aria-valuetext", heat.shown.textContent);
       [...bars.children].forEach((bar, j) => bar.style.setProperty("--g", found.weights[j]));
       told.textContent = `Largest of ${KEYS} weights: ${found.largest.toFixed(2)}. `
-        + `Norm of the Jacobian: ${found.slope.toPrecision(2)}. `
+        + `Size of the derivatives: ${found.slope.toPrecision(2)}. `
         + (found.slope < 0.01 ? "Next to nothing flows back to query and keys."
           : found.largest < 2 / KEYS ? "The softmax hardly prefers any key." : "");
     }
