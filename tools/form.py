@@ -93,8 +93,9 @@ def first_path(chapter: Chapter) -> list[Block]:
 
 
 def layer(chapter: Chapter, blocks: list[Block]) -> Layer:
-    """Return what a chapter holds from its top to the last of some blocks."""
-    end = len(chapter.cells) if blocks == chapter.blocks else blocks[-1].cell
+    """Return what a chapter holds where it has some blocks, the first of all."""
+    following = chapter.blocks[len(blocks) :]
+    end = following[0].cell if following else len(chapter.cells)
     cells = [cell for i, cell in chapter.own_code if i < end]
     lines = 0
     for cell in cells:
@@ -194,7 +195,7 @@ def sections_are_in_order(chapter: Chapter) -> Iterator[str]:
 def box_is_short(chapter: Chapter) -> Iterator[str]:
     """Three to five findings at the top, a sentence each, each with a link to where it is shown."""
     cell, quote = chapter.box
-    if cell >= chapter.code[0][0]:
+    if cell not in {block.cell for block in _opening(chapter)}:
         yield f"the box stands in cell {cell}, and not above the set-up cell"
     lines = [token for token in quote if token.type == "inline"]
     if lines[0].content != IN_SHORT:

@@ -73,6 +73,11 @@ LEFT_BEHIND = """() => [...document.querySelectorAll("main span.math")].filter(e
     mark.setEnd(after, 1);
     return mark.getBoundingClientRect().top > e.getBoundingClientRect().bottom;
 }).map(e => e.textContent.slice(0, 80))"""
+# Tags of cells, what folds them on the page, and what is in it.
+FOLDS = [
+    ("hide-input", "above-input", ".cell_input"),
+    ("hide-output", "below-input", ".cell_output"),
+]
 UNREACHABLE = """() => [...document.querySelectorAll("main .math, main .math mjx-container")]
     .filter(e => ["auto", "scroll"].includes(getComputedStyle(e).overflowX))
     .filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0)
@@ -144,6 +149,19 @@ def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
 
 def test_nothing_moves_for_a_reader_who_asks_for_less_motion(visit: Visit) -> None:
     assert visit.page.evaluate(MOVING) == []
+
+
+@pytest.mark.parametrize(("tag", "fold", "folded"), FOLDS, ids=["code", "output"])
+def test_a_fold_opens_at_a_key(visit: Visit, tag: str, fold: str, folded: str) -> None:
+    cells = visit.page.locator(f"main .tag_{tag}")
+    folds = cells.locator(f"details.{fold}")
+    assert folds.count() == cells.count()
+    assert f'{fold}" open' not in (SITE / f"{visit.name}.html").read_text(encoding="utf-8")
+    if folds.count():
+        folds.first.evaluate("fold => { fold.open = false; }")
+        assert folds.first.locator(folded).first.is_hidden()
+        folds.first.locator("summary").press("Enter")
+        assert folds.first.locator(folded).first.is_visible()
 
 
 def test_pictures_have_words(visit: Visit) -> None:
