@@ -93,6 +93,7 @@ lint: $(VENV)/attnbook.done
 	@ruff check --quiet .
 	@ruff format --quiet --check . || { echo 'ruff format . would change these files:'; ruff format --check . ; }
 	@codespell
+	@oxlint --format=unix --deny-warnings book
 
 types: $(VENV)/attnbook.done
 	@echo '== types'
