@@ -65,7 +65,11 @@ book: $(SITE_READY)
 	@echo 'The site is in _build/html. To read it: python3 -m http.server -d _build/html'
 	@echo 'then open http://localhost:8000 (opened as files, its search cannot show what it finds).'
 
-test: lint types site unit shapes notebooks-check browser
+# The first three take one process each: the site is built beside the others.
+test: $(VENV)/attnbook.done
+	@$(MAKE) --no-print-directory site & \
+		$(MAKE) --no-print-directory lint types; checked=$$?; wait $$! && exit $$checked
+	@$(MAKE) --no-print-directory unit shapes notebooks-check browser
 	@echo 'make test: all checks passed.'
 
 test-all: test slow device
@@ -93,6 +97,7 @@ lint: $(VENV)/attnbook.done
 	@ruff check --quiet .
 	@ruff format --quiet --check . || { echo 'ruff format . would change these files:'; ruff format --check . ; }
 	@codespell
+	@oxlint --format=unix --deny-warnings book
 
 types: $(VENV)/attnbook.done
 	@echo '== types'

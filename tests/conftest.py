@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     hooked = config.getoption("jaxtyping_packages") is not None
     kept, deselected = [], []
     for item in items:
+        if item.get_closest_marker("book") is not None:
+            item.add_marker("no_cover")
         marked = item.get_closest_marker("shapes") is not None
         (kept if marked == hooked else deselected).append(item)
     config.hook.pytest_deselected(items=deselected)

@@ -162,6 +162,7 @@ class SequenceContract:
             assert_close(answer(*(x[:1] for x in inputs)), expected)
             assert_close(answer(*spoilt)[:1], expected)
 
+    @pytest.mark.no_cover
     def test_tracers_without_values_are_served(self, device):
         module, inputs = self.ready(device)
         for answer in self.ask(module).values():
@@ -197,6 +198,7 @@ class LayersContract(SequenceContract):
     """What holds of modules with layers inside."""
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    @pytest.mark.no_cover
     def test_the_layers_inside_are_called(self, device, check, request):
         if check.__name__.startswith("lora"):
             request.getfixturevalue("torchvision")
@@ -286,6 +288,7 @@ class SequenceCompilerContract:
     @pytest.mark.parametrize("backend", ["eager", aot_eager, inductor])
     @pytest.mark.parametrize("dynamic", [pytest.param(False, marks=pytest.mark.slow), True])
     @pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
+    @pytest.mark.no_cover
     def test_compiles_to_one_graph(self, device, first, dynamic, backend):
         module, inputs = self.ready(device)
         answers = list(self.ask(module).values())
@@ -299,6 +302,7 @@ class SequenceCompilerContract:
                     assert_close(compiled(*others), answer(*others))
 
     @pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
+    @pytest.mark.no_cover
     def test_exports_with_any_batch_and_length(self, device, first):
         module, inputs = self.ready(device)
         others = self.inputs(device, batch=3, length=7)

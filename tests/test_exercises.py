@@ -85,6 +85,7 @@ def test_wrong_answers_are_told_what_is_wrong(check, capsys):
 # The default run draws a hundred times, `make test-all` the whole thousand.
 @pytest.mark.parametrize("seeds", [100, pytest.param(SEEDS, marks=pytest.mark.slow)])
 @every_checker
+@pytest.mark.no_cover
 def test_verdicts_hold_whatever_is_drawn(check, seeds, monkeypatch):
     before = None
     for seed in range(seeds):
@@ -104,6 +105,7 @@ def test_verdicts_hold_whatever_is_drawn(check, seeds, monkeypatch):
 
 
 @every_checker
+@pytest.mark.no_cover
 def test_verdicts_and_the_notebooks_own_seed_leave_each_other_alone(check):
     wrong = WRONG[check][-1][0]
     for seed in range(20):
@@ -113,6 +115,7 @@ def test_verdicts_and_the_notebooks_own_seed_leave_each_other_alone(check):
         assert torch.equal(torch.rand(3), torch.rand(3, generator=seeded(seed)))
 
 
+@pytest.mark.no_cover
 def test_no_seed_of_the_notebook_matters():
     check = cbam.check_channel_gates
     for seed in range(SEEDS):
@@ -147,6 +150,7 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES)
 @every_checker
+@pytest.mark.no_cover
 def test_verdicts_do_not_depend_on_settings(check, state):
     with STATES[state]():
         settings = torch.get_default_dtype(), torch.get_default_device()
@@ -234,6 +238,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @every_checker
+@pytest.mark.no_cover
 def test_right_answers_are_accepted_in_other_forms(check, variant):
     for answer in [printed_solutions()[check], *RIGHT[check]]:
         verdict = check.verdict(VARIANTS[variant](answer))

@@ -142,6 +142,7 @@ def problems(draw):
 
 @every_path
 @given(problem=problems())
+@pytest.mark.no_cover
 def test_output_and_gradients_are_those_of_the_formula(device, path, problem):
     module, inputs, kwargs, mask, bias = problem
     leaves = [*inputs, *module.parameters()]
@@ -475,6 +476,7 @@ PYTORCHS_PATHS = {
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("sizes", [{}, {"kdim": 6}, {"vdim": 10}, {"kdim": 6, "vdim": 10}], ids=str)
 @pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.no_cover
 def test_pytorchs_state_dict_loads_strictly_and_gives_equal_output(
     device, pytorch, batch_first, bias, sizes, heads
 ):
@@ -818,6 +820,7 @@ def test_a_float32_bias_is_added_in_half_types_too(device, path, dtype):
 # What the contract does not ask
 
 
+@pytest.mark.no_cover
 def test_compiled_gradients_are_the_same(device):
     torch.compiler.reset()
     module, x = make(device), random_input(device, 2, 5, 8)
@@ -1123,6 +1126,7 @@ class OnnxCall(nn.Module):
         slow(True, True, {"rotary": RotaryEncoding(4)}),
     ],
 )
+@pytest.mark.no_cover
 def test_onnxruntime_gives_the_same_answers(with_mask, is_causal, kwargs):
     module = OnnxCall("cpu", with_mask, is_causal, **kwargs)
     inputs, others = (

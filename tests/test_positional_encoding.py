@@ -548,6 +548,7 @@ class TestFloaterSettings(EncodingContract, LayersContract):
 
 # FLOATER's loop over the positions is unrolled: it compiles anew for each length.
 @pytest.mark.parametrize("backend", ["eager", inductor])
+@pytest.mark.no_cover
 def test_floater_compiles_to_one_graph(device, backend):
     torch.compiler.reset()
     module, x = Floater(device=device), randn(device, 2, 3, 4, dtype=torch.float32)
@@ -660,6 +661,7 @@ class AtPositions(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+@pytest.mark.no_cover
 def test_onnxruntime_rotates_at_positions():
     dynamic = torch.export.Dim.DYNAMIC
     given, others = (
@@ -676,6 +678,7 @@ class AnyFloater(Floater):
 
 # Its path has one length in a graph: the steps are written out.
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.no_cover
 def test_onnxruntime_follows_floaters_path():
     module, given = AnyFloater(), (torch.randn(2, 5, 4),)
     assert_close(onnx_answer(module, given, given, ({},)), module(*given).detach())

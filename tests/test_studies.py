@@ -64,6 +64,7 @@ TRAINED = {
 
 
 @pytest.mark.parametrize("train", TRAINED.values(), ids=TRAINED)
+@pytest.mark.no_cover
 def test_a_network_is_trained_where_it_is_asked_for(device, train):
     here, there = train(), train(device=device)
     for (name, ours), theirs in zip(here.named_parameters(), there.parameters(), strict=True):

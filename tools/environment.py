@@ -18,6 +18,12 @@ from pathlib import Path
 
 SUPPORTED = (3, 11), (3, 13)
 
+# On all processors, where pip takes one. A template that is no Python is no fault.
+COMPILE = (
+    "import compileall, sysconfig;"
+    "compileall.compile_dir(sysconfig.get_path('purelib'), quiet=2, workers=0)"
+)
+
 # What uv and pip say of what goes wrong oftenest, and what it means.
 TROUBLE = {
     r"NewConnectionError|Max retries|ConnectTimeout|Read timed out|Connection refused|dns error"
@@ -68,11 +74,12 @@ def make(folder: Path, requirements: Path, uv: str, full: bool) -> None:
         install += ["--compile-bytecode"] * full
     else:
         environment = [sys.executable, "-m", "venv"]
-        install = [python, "-m", "pip", "install"]
-        install += ["--no-compile"] * (not full)
+        install = [python, "-m", "pip", "install", "--no-compile"]
     if not (python if uv else python.with_name("pip")).exists():
         logged([*environment, folder], folder)
     logged([*install, "-r", requirements], folder)
+    if full and not uv:
+        logged([python, "-c", COMPILE], folder)
     if full:  # pyright's own program comes from the npm registry, when it first runs
         logged([python, "-m", "pyright", "--version"], folder)
     print(f"Installed in {time.monotonic() - start:.0f} s.")

@@ -113,7 +113,7 @@ def open_page(context: BrowserContext, address: str) -> Callable[..., Visit]:
 PAGES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in page_names()]
 
 
-@pytest.fixture(scope="module", params=PAGES or ["none"])
+@pytest.fixture(scope="session", params=PAGES or ["none"])
 def visit(request: pytest.FixtureRequest, open_page: Callable[..., Visit]) -> Iterator[Visit]:
     visit = open_page(request.param)
     yield visit

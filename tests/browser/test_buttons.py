@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .conftest import SETTLED, Visit
+from .test_site import width
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
@@ -78,6 +79,11 @@ def press(button: Locator, hand: str) -> None:
         button.press("Enter")
 
 
+def wait_for_focus(element: Locator) -> None:
+    """A dialog says that it closed, and its button takes the focus, after it is gone."""
+    element.page.wait_for_function(HAS_FOCUS, arg=element.element_handle())
+
+
 def open_menu(page: Page, side: str, hand: str) -> tuple[Locator, Locator]:
     button = page.locator(f"{HEADER} .{side}-toggle")
     press(button, hand)
@@ -107,7 +113,7 @@ def test_menus_open_and_close(page: Page, side: str, hand: str) -> None:
         assert menu.evaluate("e => e.contains(document.activeElement)")
         close(menu)
         menu.wait_for(state="detached")
-        assert button.evaluate(HAS_FOCUS)
+        wait_for_focus(button)
 
 
 @pytest.mark.parametrize("hand", HANDS)
@@ -122,7 +128,7 @@ def test_contents_give_way_on_a_wide_screen(page: Page, hand: str) -> None:
     for state in ("hidden", "visible"):
         press(button, hand)
         contents.wait_for(state=state)
-        assert button.evaluate(HAS_FOCUS)
+        wait_for_focus(button)
 
 
 def test_a_link_of_the_page_contents_closes_them(page: Page) -> None:
@@ -163,7 +169,8 @@ def test_downloads_open_and_close(page: Page, hand: str) -> None:
         else:
             press(button, hand)
         menu.wait_for(state="hidden")
-        assert close == "beside" or button.evaluate(HAS_FOCUS)
+        if close != "beside":
+            wait_for_focus(button)
 
 
 @pytest.mark.parametrize("hand", HANDS)
@@ -181,10 +188,10 @@ def test_search_opens_and_closes(page: Page, hand: str) -> None:
         pytest.skip("the search stands in the contents")
     button = page.locator(f"{HEADER} .search-button")
     press(button, hand)
-    assert page.locator("#pst-search-dialog input").evaluate(HAS_FOCUS)
+    wait_for_focus(page.locator("#pst-search-dialog input"))
     page.keyboard.press("Escape")
     page.locator("#pst-search-dialog").wait_for(state="hidden")
-    assert button.evaluate(HAS_FOCUS)
+    wait_for_focus(button)
 
 
 def test_no_menu_has_one_entry(page: Page) -> None:
@@ -221,10 +228,9 @@ def test_what_has_the_keyboard_is_seen(open_page: Callable[..., Visit], name: st
     visit = open_page(name)
     try:
         for pixels in (1440, 360):
-            visit.page.set_viewport_size({"width": pixels, "height": 800})
-            visit.page.wait_for_timeout(200)
-            assert visit.page.evaluate(WITHOUT_RING) == []
-            assert visit.page.evaluate(STOPS_AT_FORMULAS) == []
+            with width(visit, pixels):
+                assert visit.page.evaluate(WITHOUT_RING) == []
+                assert visit.page.evaluate(STOPS_AT_FORMULAS) == []
     finally:
         visit.page.close()
 
@@ -239,7 +245,7 @@ def test_what_is_copied_runs(context: BrowserContext, address: str) -> None:
         example = page.locator("div.highlight:has(pre .gp)").first
         example.hover()
         example.locator("button.copybtn").click()
-        page.wait_for_timeout(100)
+        example.locator("button.copybtn.success").wait_for()
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied
         assert ">>>" not in copied
