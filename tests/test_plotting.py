@@ -150,3 +150,15 @@ def test_photographs_are_jpeg_and_heat_maps_are_exact():
     see_through = torch.cat([photo, torch.full((400, 400, 1), 0.5)], -1)
     assert "data:image/png" in svg(see_through)
     assert len(re.findall("<image", svg(photo))) == 1
+
+
+def test_diagram_has_its_boxes_and_arrows():
+    boxes = {"a": (0, 0, "below"), "b": (1, 1, "above\n(2)"), "c": (-1, 1, "beside")}
+    figure = plotting.diagram(boxes, [("a", "b", "goes to"), ("a", "c", "")])
+    (ax,) = figure.axes
+    texts = [text for text in ax.texts if text.get_text()]
+    assert [text.get_text() for text in texts] == ["below", "above\n(2)", "beside", "goes to"]
+    arrows = [text.arrow_patch for text in ax.texts if getattr(text, "arrow_patch", None)]
+    assert len(arrows) == 2
+    below, above = (text.get_bbox_patch().get_window_extent() for text in texts[:2])
+    assert below.y1 < above.y0 and not below.overlaps(above)

@@ -233,6 +233,26 @@ def test_letters_are_open_or_decided():
     assert ("M", "a") in kinds["later letter, decided"]
 
 
+def test_a_guess_that_needs_no_source_is_the_ceiling():
+    wrong = influence.guesses()
+    assert wrong["later letter, decided"] == 0
+    assert 0.3 < wrong["later letter, open"] < 0.5  # J goes on with a or u, Ma with r or y ...
+    assert 0.6 < wrong["day"] < wrong["year, last digits"] < 0.95
+
+
+def test_only_parameters_that_learn_are_counted():
+    counts = {
+        arm: influence.learn(arm=arm, dim=8, lr=0.01, steps=6, seed=0, dates="validation")
+        for arm in influence.ARMS
+    }
+    counts = {arm: found["parameters"] for arm, found in counts.items()}
+    # One vector needs no score: two matrices and a vector. Fixed places have no encoder either (two
+    # GRUs of 4 features), but a weight for each pair of 24 places.
+    score, encoder = 2 * 8 * 8 + 8, 2 * (3 * 4 * (8 + 4) + 6 * 4)
+    assert counts["attention"] - counts["one vector"] == score
+    assert counts["attention"] - counts["fixed places"] == score + encoder - 24 * 24
+
+
 def test_influence_of_a_reader_that_copies():
     """A model that writes what its one weight looks at changes it whenever that is hidden."""
     pairs = date_pairs(30)
@@ -249,10 +269,24 @@ def test_influence_of_a_reader_that_copies():
             seen = weights if mask is None else weights * mask
             return torch.nn.functional.one_hot(seen.argmax(-1)).float(), weights
 
+        # A value is the number of its place, and what is written is the place read most.
+        def source_embedding(self, source):
+            return torch.eye(source.shape[1]).expand(len(source), -1, -1)
+
+        def target_embedding(self, written):
+            return written
+
+        def decoder(self, written):
+            return torch.zeros(*written.shape, 0), None
+
+        def logits(self, context):
+            return context
+
     found = influence.influence(Copies(), pairs, source, target, source)
     for kind in found.values():
         assert kind["looks"] == kind["changed, largest hidden"] == kind["heavy"] == 1
         assert kind["changed, one other hidden"] == kind["changed, another month"] == 0
+        assert kind["changed, equal weights"] == 1 and kind["changed, shuffled weights"] > 0.7
 
 
 def test_a_temperature_is_chosen_on_other_digits():

@@ -1,8 +1,8 @@
 """Live figures: the chapter's own network, run in the page.
 
 A code cell with the metadata {"attnbook": {"live": "date_translator", "title": "..."}} keeps its
-stored figure in Colab, on GitHub and on paper; on the site <attn-live> follows it. A Markdown page
-asks for one with the directive `live`:
+stored figure in Colab, on GitHub and on paper; on the site <attn-live> follows it, or with
+"instead": true takes its place. A Markdown page asks for one with the directive `live`:
 
     :::{live} date_translator
     :still: attention
@@ -89,6 +89,9 @@ def hang(app: Sphinx, doctree: nodes.document) -> None:
     for cell in doctree.findall(nodes.container):
         asked = cell.get("cell_metadata", {}).get("attnbook", {})
         if cell.get("nb_element") == "cell_code" and "live" in asked:
+            for part in cell.children if asked.get("instead") else ():
+                if part.get("nb_element") == "cell_code_output":
+                    part["classes"].append("live-still")
             cell.append(element(asked["live"], asked.get("title", ""), app.env.docname))
     if any("<attn-live" in raw.astext() for raw in doctree.findall(nodes.raw)):
         app.env.metadata[app.env.docname]["live"] = True
