@@ -14,7 +14,7 @@ from attnbook.attention import (
 from attnbook.cbam import CBAM, ChannelAttention, SpatialAttention
 from attnbook.convert import cbam_from_official, from_timm, from_torch
 from attnbook.eca import EfficientChannelAttention, adaptive_kernel_size
-from attnbook.multi_head_attention import MultiHeadAttention
+from attnbook.multi_head_attention import KeyValueCache, MultiHeadAttention
 from attnbook.positional_encoding import (
     FloaterEncoding,
     LearnedEncoding,
@@ -43,6 +43,7 @@ __all__ = [
     "CrossAttention",
     "EfficientChannelAttention",
     "FloaterEncoding",
+    "KeyValueCache",
     "LearnedEncoding",
     "MultiHeadAttention",
     "RotaryEncoding",
