@@ -244,7 +244,7 @@ class MultiHeadAttention(Module):
         ones are projected.
 
         `mask` and `bias` are those of `forward`, for i queries and cache.length + i keys, those in
-        the cache first: alibi_bias(num_heads, i, cache.length + i), for example. With `rotary`, the
+        the cache first: alibi_bias(num_heads, i, cache.length + i)[None], for example. With `rotary`, the
         new tokens stand at cache.length, cache.length + 1, ...; keys are kept as they were turned.
 
         For inference: no gradients are recorded; to train, call `forward`. torch.compile takes a
@@ -429,32 +429,40 @@ class KeyValueCache:
     ) -> tuple[Float[Tensor, "batch kv j d"], Float[Tensor, "batch kv j d"]]:
         """Append the keys and values of i tokens and return all, views into the memory.
 
+        Both are (batch, num_kv_heads, i, head_dim), and come back with j = length for i.
+
         Raises:
-            TypeError: another dtype than that of the tokens before.
-            ValueError: the tokens do not all fit, or another batch, heads or device.
+            TypeError: they are not floating-point, or of another dtype than those before.
+            ValueError: they have not both the same four axes, do not all fit, or come in another
+                batch, in other heads or on another device than those before.
         """
-        length = self.length + keys.shape[-2]
+        check_inputs(keys=keys, values=values)
+        if keys.ndim != 4 or keys.shape != values.shape:
+            raise ValueError(
+                f"keys of shape {tuple(keys.shape)} and values of shape {tuple(values.shape)} need "
+                "the same 4 axes: (batch, heads, tokens, features)"
+            )
+        batch, heads, new, features = keys.shape
+        length, memory = self.length + new, self.memory
         if length > self.max_length:
             raise ValueError(
                 f"the cache holds {self.length} of max_length={self.max_length} tokens: "
-                f"{keys.shape[-2]} more do not fit"
+                f"{new} more do not fit"
             )
-        batch, heads, _, features = keys.shape
-        memory = self.memory
         if memory is None:
             memory = keys.new_empty(2, batch, heads, self.max_length, features)
         if keys.dtype != memory.dtype:
-            raise TypeError(f"the cache holds {memory.dtype}, but x gives {keys.dtype}")
+            raise TypeError(f"the cache holds {memory.dtype}, but the new keys are {keys.dtype}")
         if keys.device != memory.device:
-            raise ValueError(f"the cache lies on {memory.device}, but x on {keys.device}")
+            raise ValueError(f"the cache is on {memory.device}, but the new keys on {keys.device}")
         if batch != memory.shape[1]:
             raise ValueError(
-                f"the cache was begun with a batch of {memory.shape[1]}, but x has one of {batch}"
+                f"the cache holds a batch of {memory.shape[1]}, but the new keys are one of {batch}"
             )
         if (heads, features) != (memory.shape[2], memory.shape[4]):
             raise ValueError(
                 f"the cache holds {memory.shape[2]} heads of {memory.shape[4]} features, but the "
-                f"layer has {heads} of {features}: each layer needs a cache of its own"
+                f"new keys have {heads} of {features}: each layer needs a cache of its own"
             )
         memory[0, :, :, self.length : length] = keys
         memory[1, :, :, self.length : length] = values

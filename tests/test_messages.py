@@ -7,6 +7,7 @@ argument and show what was given. SWAPPED holds the mistakes that take two argum
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -32,6 +33,7 @@ NO_MASK = [
     (np.ones((5, 5), dtype=bool), TypeError),
     (torch.ones(2, 9, 9, dtype=torch.bool), ValueError),
 ]
+X, IMAGE = torch.randn(2, 5, 8), torch.randn(2, 8, 6, 7)
 # For each kind of argument: values that are refused, and how.
 WRONG: dict[str, list[tuple[Any, type[Exception]]]] = {
     "size": [*SIZE.items(), (True, TypeError), ([3], TypeError)],
@@ -81,10 +83,11 @@ WRONG: dict[str, list[tuple[Any, type[Exception]]]] = {
     ],
     "module": [(lambda x: x, TypeError), (nn.Linear, TypeError), (None, TypeError), (3, TypeError)],
     "module or none": [(lambda x: x, TypeError), (nn.Linear, TypeError), (3, TypeError)],
+    "cache": [(None, TypeError), ([], TypeError), (X, TypeError), (ab.KeyValueCache, TypeError)],
     "function": [(3, TypeError), (None, TypeError), ("dot", TypeError)],
 }
 
-X, IMAGE = torch.randn(2, 5, 8), torch.randn(2, 8, 6, 7)
+KEYS = torch.randn(2, 2, 1, 4)  # (batch, heads, tokens, features)
 MASK, BIAS = torch.ones(2, 5, 5, dtype=torch.bool), torch.zeros(2, 5, 5)
 THETA = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]] * 2)
 LOCALISATION = nn.Sequential(nn.Flatten(), nn.Linear(8 * 6 * 7, 6))
@@ -102,6 +105,11 @@ def paths(layer, **arguments):
         f"{type(layer).__name__}.{name}": (getattr(layer, name), arguments)
         for name in ("forward", "attend")
     }
+
+
+def step(x, cache, mask, bias):
+    """Take a step that leaves the cache of the table as it was."""
+    return ab.MultiHeadAttention(8, 2).step(x, copy.deepcopy(cache), mask=mask, bias=bias)
 
 
 reads = {"mask": ("mask", MASK)}
@@ -189,6 +197,20 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
         },
     ),
     **paths(ab.MultiHeadAttention(8, 2), **heads),
+    "MultiHeadAttention.step": (
+        step,
+        {
+            "x": ("floating", X),
+            "cache": ("cache", ab.KeyValueCache(7)),
+            **reads,
+            "bias": ("bias", BIAS),
+        },
+    ),
+    "KeyValueCache": (ab.KeyValueCache, {"max_length": ("size", 7)}),
+    "KeyValueCache.extend": (
+        ab.KeyValueCache(7).extend,
+        {"keys": ("floating", KEYS), "values": ("floating", KEYS)},
+    ),
     "sinusoidal_encoding": (
         ab.sinusoidal_encoding,
         {"length": ("count", 3), "dim": ("size", 4), "base": ("positive", 10.0)},
@@ -365,7 +387,7 @@ def test_the_table_is_complete():
             for argument in found
         }
         wanted = set(inspect.signature(thing).parameters) - {"device", "dtype"}
-        if inspect.isclass(thing):
+        if inspect.isclass(thing) and issubclass(thing, nn.Module):
             assert f"{name}.forward" in named
         assert wanted <= arguments, name
 
@@ -532,6 +554,16 @@ SWAPPED: dict[str, tuple[Any, type[Exception], list[str]]] = {
         lambda: MHA(X.transpose(0, 1), mask=torch.ones(2, 1, 5, dtype=torch.bool)),
         ValueError,
         ["(2, 1, 5)", "batch of 5"],
+    ),
+    "MHA: more than a cache holds": (
+        lambda: MHA.step(X, ab.KeyValueCache(3)),
+        ValueError,
+        ["holds 0 of max_length=3", "5 more do not fit"],
+    ),
+    "KeyValueCache: values without heads": (
+        lambda: ab.KeyValueCache(3).extend(KEYS, KEYS[:, 0]),
+        ValueError,
+        ["(2, 2, 1, 4)", "(2, 1, 4)", "(batch, heads, tokens, features)"],
     ),
     "padding_mask: a mask in place of lengths": (
         lambda: ab.padding_mask(PADDING, 5),

@@ -68,6 +68,18 @@ CALLS = {
     "MultiHeadAttention.attend": lambda r: ab.MultiHeadAttention(
         8, 4, num_kv_heads=2, rotary=ab.RotaryEncoding(2)
     ).attend(torch.randn(2, 3, 8), torch.randn(2, 5, 8)),
+    "MultiHeadAttention.step": lambda r: ab.MultiHeadAttention(8, 4).step(
+        torch.randn(2, 3, 8),
+        ab.KeyValueCache(7),
+        mask=see(2, 1, 3),
+        bias=torch.randn(1, 4, 3, 3),
+    ),
+    "MultiHeadAttention.step: one sequence": lambda r: ab.MultiHeadAttention(4, 2).step(
+        torch.randn(3, 4), ab.KeyValueCache(7)
+    ),
+    "KeyValueCache.extend": lambda r: ab.KeyValueCache(7).extend(
+        torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 4)
+    ),
     "SqueezeExcitation": lambda r: ab.SqueezeExcitation(4, 2)(torch.randn(IMAGE)),
     "SqueezeExcitation.gate": lambda r: ab.SqueezeExcitation(4, 2).gate(torch.randn(IMAGE)),
     "adaptive_kernel_size": lambda r: ab.adaptive_kernel_size(64),
