@@ -49,9 +49,9 @@ class MultiHeadAttention(Module):
 
     `rotary` turns the queries and keys of each head, (batch, heads, length, d). Keys are at 0, 1,
     ..., and the last query at the last key. It is called as rotary(x) where queries and keys are
-    equally many, and only where they are not as rotary(x, positions=...): a module that does not
-    know `positions` will do for self-attention. RotaryEncoding's complex numbers make torch.compile
-    warn, and run in PyTorch's own kernel there.
+    equally many, and only where they are not, and by `step`, as rotary(x, positions=...): a module
+    that does not know `positions` will do for self-attention. RotaryEncoding's complex numbers make
+    torch.compile warn, and run in PyTorch's own kernel there.
 
     Initial values are those of nn.MultiheadAttention: biases 0, W_o as in nn.Linear, W_q, W_k and
     W_v uniform by Glorot's rule, for the three stacked to one matrix if their inputs are all
@@ -244,8 +244,8 @@ class MultiHeadAttention(Module):
         ones are projected.
 
         `mask` and `bias` are those of `forward`, for i queries and cache.length + i keys, those in
-        the cache first: alibi_bias(num_heads, i, cache.length + i)[None], for example. With `rotary`, the
-        new tokens stand at cache.length, cache.length + 1, ...; keys are kept as they were turned.
+        the cache first: for example alibi_bias(num_heads, i, cache.length + i)[None]. With
+        `rotary`, the new tokens stand at cache.length, cache.length + 1, ...; keys are kept turned.
 
         For inference: no gradients are recorded; to train, call `forward`. torch.compile takes a
         cache from outside; vmap, torch.export and ONNX export do not, since it is no tensor, but

@@ -7,6 +7,8 @@ Axes: n positions, d features, of which d / 2 pairs, counted by l; h heads, i qu
 
 Papers: Vaswani et al. (2017), section 3.5, https://arxiv.org/abs/1706.03762 (sinusoidal, learned);
 Su et al. (2021), https://arxiv.org/abs/2104.09864 (rotary);
+Chen et al. (2023), https://arxiv.org/abs/2306.15595 (rotary, positions interpolated);
+Peng et al. (2023), https://arxiv.org/abs/2309.00071 (rotary, NTK-aware base);
 Press, Smith and Lewis (2021), https://arxiv.org/abs/2108.12409 (ALiBi);
 Liu et al. (2020), https://arxiv.org/abs/2003.09229 (FLOATER).
 """
@@ -40,7 +42,12 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def rotary_angles(
-    positions: Real[Tensor, "*batch n"], dim: int, base: float = 10_000.0
+    positions: Real[Tensor, "*batch n"],
+    dim: int,
+    base: float = 10_000.0,
+    *,
+    interpolation: float = 1.0,
+    ntk: float = 1.0,
 ) -> Float[Tensor, "*batch n pair"]:
     """Return the angle, in radians, by which each of the dim / 2 pairs turns at each position.
 
@@ -50,33 +57,50 @@ def rotary_angles(
     float64 for positions in float64, whatever is rotated: bfloat16 has no number between 256 and
     258, so there angles are wrong by whole radians.
 
+    For sequences s times as long as those a model was trained on there are two ways to turn more
+    slowly. Position interpolation (Chen et al.) slows every pair down alike, so that no angle is
+    new to the model, and neighbours come closer to each other:
+
+    angle(p, l) = (p / s) / base^(2l / dim),    s = interpolation
+
+    The NTK-aware base (Peng et al., definition 1) slows the last pair down as much, the first not
+    at all, and those between by degrees: neighbours stay apart, and some angles are new:
+
+    angle(p, l) = p / b^(2l / dim),    b = base s^(dim / (dim - 2)),    s = ntk
+
     Args:
         positions: (..., n), whole numbers or not.
         dim: the number of features, two for each angle.
         base: what the slowest pair's period grows with, 10,000 in both papers.
+        interpolation: what positions are divided by; 1 changes nothing.
+        ntk: how many times slower the last pair turns, by a larger base; 1 changes nothing.
 
     Returns:
         The angles, (..., n, dim / 2).
 
     Raises:
         TypeError: the positions are in a half type, which has rounded them already, or no real
-            numbers; dim is no whole number or base no number.
-        ValueError: dim is odd or below 2, or base is not above 0.
+            numbers; dim is no whole number, or base, interpolation or ntk no number.
+        ValueError: dim is odd or below 2; base, interpolation or ntk is not above 0; or ntk is
+            given for a single pair, whose angle no base changes.
 
     >>> rotary_angles(torch.arange(3), dim=4)
     tensor([[0.0000, 0.0000],
             [1.0000, 0.0100],
             [2.0000, 0.0200]])
     """
-    _check_pairs(dim, base)
+    _check_pairs(dim, base, interpolation, ntk)
     check_tensor("positions", positions)
     if positions.is_complex() or positions.dtype == torch.bool:
         raise TypeError(f"positions has dtype {positions.dtype}, but must be integer or floating")
     _check_precision("positions", positions)
     dtype = torch.promote_types(positions.dtype, torch.float32)
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=dtype) / dim
+    if ntk != 1:
+        base = base * ntk ** (dim / (dim - 2))
+    places = rearrange(positions.to(dtype) / interpolation, "... n -> ... n 1")
     # Not a matrix product, which autocast would take in half precision.
-    return rearrange(positions.to(dtype), "... n -> ... n 1") * base**-exponents
+    return places * base**-exponents
 
 
 def sinusoidal_encoding(
@@ -301,6 +325,9 @@ class RotaryEncoding(Module):
     is no cache to go stale and no buffer that `module.half()` could round. torch.compile warns of
     complex numbers, as `rotate` says; the result is right. Su et al. (2021), section 3.
 
+    `interpolation` and `ntk` are for sequences longer than those a model was trained on, as
+    `rotary_angles` says. They have no parameters and may be set later: model.rotary.ntk = 4.0.
+
     >>> rotary, query = RotaryEncoding(dim=4), torch.randn(2, 8, 5, 4)
     >>> later = rotary(query[..., 3:, :], torch.arange(3, 5))
     >>> torch.allclose(rotary(query)[..., 3:, :], later, atol=1e-6)
@@ -312,6 +339,8 @@ class RotaryEncoding(Module):
         dim: int,
         *,
         base: float = 10_000.0,
+        interpolation: float = 1.0,
+        ntk: float = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -320,17 +349,22 @@ class RotaryEncoding(Module):
         Args:
             dim: the number of features of one head, an even number.
             base: what the slowest pair's period grows with; larger for longer sequences.
+            interpolation: what positions are divided by; 1, which changes nothing, by default.
+            ntk: how many times slower the last pair turns, and others by degrees; 1 by default.
             device: changes nothing, since there are no parameters.
             dtype: changes nothing either.
 
         Raises:
-            TypeError: dim is no whole number, or base no number.
-            ValueError: dim is odd or below 2, or base is not above 0.
+            TypeError: dim is no whole number, or base, interpolation or ntk no number.
+            ValueError: dim is odd or below 2; base, interpolation or ntk is not above 0; or ntk is
+                given for a single pair.
         """
         super().__init__()
-        _check_pairs(dim, base)
+        _check_pairs(dim, base, interpolation, ntk)
         self.dim = dim
         self.base = base
+        self.interpolation = interpolation
+        self.ntk = ntk
 
     def forward(
         self, x: Float[Tensor, "*batch n d"], positions: Real[Tensor, "*#batch n"] | None = None
@@ -350,11 +384,16 @@ class RotaryEncoding(Module):
         check_features("x", x, self.dim)
         if positions is None:
             positions = torch.arange(x.shape[-2], device=x.device)
-        return rotate(x, rotary_angles(positions, self.dim, self.base))
+        angles = rotary_angles(
+            positions, self.dim, self.base, interpolation=self.interpolation, ntk=self.ntk
+        )
+        return rotate(x, angles)
 
     def extra_repr(self) -> str:
         """Say in `print(module)` what it was made with."""
-        return f"{self.dim}, base={self.base}"
+        longer = {"interpolation": self.interpolation, "ntk": self.ntk}
+        used = "".join(f", {name}={factor}" for name, factor in longer.items() if factor != 1)
+        return f"{self.dim}, base={self.base}{used}"
 
 
 def alibi_slopes(
@@ -565,11 +604,15 @@ class _WideLinear(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _check_pairs(dim: int, base: float) -> None:
+def _check_pairs(dim: int, base: float, interpolation: float = 1.0, ntk: float = 1.0) -> None:
     check_size("dim", dim, least=-math.inf)
     if dim < 2 or dim % 2 != 0:
         raise ValueError(f"dim={dim} must be an even number from 2 on: features turn in pairs")
     check_number("base", base, above=0, why="its powers are the wavelengths")
+    check_number("interpolation", interpolation, above=0, why="positions are divided by it")
+    check_number("ntk", ntk, above=0, why="wavelengths are multiplied by its powers")
+    if ntk != 1 and dim == 2:
+        raise ValueError(f"ntk={ntk} changes nothing for dim=2: a single pair has no base")
 
 
 def _check_precision(name: str, tensor: Tensor) -> None:

@@ -121,6 +121,7 @@ heads = {
     "bias": ("bias", BIAS),
     "is_causal": ("flag", False),
 }
+longer = {"interpolation": ("positive", 4.0), "ntk": ("positive", 4.0)}
 channels = {
     "channels": ("size", 16),
     "reduction": ("size", 4),
@@ -221,10 +222,18 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     "LearnedEncoding.forward": (ab.LearnedEncoding(7, 8), {"x": ("floating", X)}),
     "rotary_angles": (
         ab.rotary_angles,
-        {"positions": ("real", torch.arange(5)), "dim": ("size", 8), "base": ("positive", 10.0)},
+        {
+            "positions": ("real", torch.arange(5)),
+            "dim": ("size", 8),
+            "base": ("positive", 10.0),
+            **longer,
+        },
     ),
     "rotate": (ab.rotate, {"x": ("floating", X), "angles": ("floating", torch.zeros(5, 4))}),
-    "RotaryEncoding": (ab.RotaryEncoding, {"dim": ("size", 8), "base": ("positive", 10.0)}),
+    "RotaryEncoding": (
+        ab.RotaryEncoding,
+        {"dim": ("size", 8), "base": ("positive", 10.0), **longer},
+    ),
     "RotaryEncoding.forward": (
         ab.RotaryEncoding(8),
         {"x": ("floating", X), "positions": ("free", None)},

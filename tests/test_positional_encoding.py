@@ -142,6 +142,70 @@ def test_rotary_is_that_of_rotary_embedding_torch(device):
     assert_close(RotaryEncoding(8)(x), theirs.rotate_queries_or_keys(x), rtol=0, atol=1e-5)
 
 
+LONGER = [{"interpolation": 4.0}, {"ntk": 4.0}, {"interpolation": 1.5, "ntk": 2.5}]
+
+
+@pytest.mark.parametrize("longer", LONGER, ids=str)
+def test_rotary_for_longer_sequences_is_that_of_rotary_embedding_torch(device, longer):
+    rotary_embedding_torch = pytest.importorskip("rotary_embedding_torch")
+    theirs = rotary_embedding_torch.RotaryEmbedding(
+        8,
+        interpolate_factor=longer.get("interpolation", 1.0),
+        theta_rescale_factor=longer.get("ntk", 1.0),
+        cache_if_possible=False,
+    ).to(device)
+    x = randn(device, 2, 3, 50, 8)
+    expected = theirs.rotate_queries_or_keys(x)
+    assert_close(RotaryEncoding(8, **longer)(x), expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(RotaryEncoding(8)(x), expected, atol=0.1)
+
+
+@pytest.mark.parametrize("factor", [8.0, 0.5])
+@pytest.mark.parametrize("base", [10_000.0, 100.0])
+def test_angles_for_longer_sequences_are_their_formulas(device, factor, base):
+    place = positions(device, 40, start=3)
+    interpolated = rotary_angles(place, 10, base, interpolation=factor)
+    aware = rotary_angles(place, 10, base, ntk=factor)
+    for n, pair in itertools.product(range(40), range(5)):
+        slowed = (n + 3) / factor / base ** (2 * pair / 10)
+        assert_close(interpolated[n, pair].item(), slowed, rtol=1e-12, atol=0)
+        slowed = (n + 3) / (base * factor ** (10 / 8)) ** (2 * pair / 10)
+        assert_close(aware[n, pair].item(), slowed, rtol=1e-12, atol=0)
+
+
+def test_the_base_slows_the_last_pair_as_interpolation_does_and_the_first_not(device):
+    place = positions(device, 40)
+    plain = rotary_angles(place, 10)
+    interpolated = rotary_angles(place, 10, interpolation=8)
+    aware = rotary_angles(place, 10, ntk=8)
+    assert_close(aware[:, -1], interpolated[:, -1])
+    assert torch.equal(aware[:, 0], plain[:, 0])
+    slower = (plain / aware)[1:].mean(dim=0)
+    assert_close(slower, 8.0 ** (torch.arange(5, device=device).double() / 4))
+
+
+@given(factor=st.integers(1, 9))
+def test_every_s_th_place_of_an_interpolated_sequence_is_one_that_was_trained(device, factor):
+    trained = rotary_angles(positions(device, 10), 8)
+    longer = rotary_angles(positions(device, 10 * factor), 8, interpolation=factor)
+    assert_close(longer[::factor], trained)
+    assert (longer.max(dim=0).values <= trained.max(dim=0).values + trained[1]).all()
+
+
+def test_a_factor_of_1_changes_no_digit_of_the_angles(device):
+    place = torch.arange(4096, device=device)
+    for dim in (2, 8):
+        assert torch.equal(
+            rotary_angles(place, dim, interpolation=1, ntk=1.0), rotary_angles(place, dim)
+        )
+
+
+def test_factors_may_be_set_on_a_trained_model(device):
+    module, x = RotaryEncoding(8), randn(device, 5, 8)
+    module.interpolation, module.ntk = 4, 2
+    assert torch.equal(module(x), RotaryEncoding(8, interpolation=4, ntk=2)(x))
+
+
 def test_rotary_is_that_of_x_transformers(device):
     x_transformers = pytest.importorskip("x_transformers.x_transformers")
     theirs = x_transformers.RotaryEmbedding(8, base=500).to(device)
@@ -685,6 +749,8 @@ def test_what_print_says():
     with warnings.catch_warnings():
         assert repr(SinusoidalEncoding(4)) == "SinusoidalEncoding(4)"
         assert repr(RotaryEncoding(4, base=100.0)) == "RotaryEncoding(4, base=100.0)"
+        longer = RotaryEncoding(4, interpolation=2.0, ntk=4)
+        assert repr(longer) == "RotaryEncoding(4, base=10000.0, interpolation=2.0, ntk=4)"
         assert "step=0.5, substeps=2" in repr(FloaterEncoding(4, step=0.5, substeps=2))
 
 
@@ -700,6 +766,12 @@ VALUE_ERRORS = {
     "base=0.0 must be above 0": lambda t: RotaryEncoding(4, base=0.0),
     "base=-1.0 must be above 0": lambda t: sinusoidal_encoding(3, 4, base=-1.0),
     "base=nan must be above 0": lambda t: rotary_angles(t(3), 4, math.nan),
+    "interpolation=0.0 must be above 0: positions are": lambda t: RotaryEncoding(
+        4, interpolation=0.0
+    ),
+    "ntk=-1.0 must be above 0": lambda t: rotary_angles(t(3), 4, ntk=-1.0),
+    "ntk=4.0 changes nothing for dim=2": lambda t: rotary_angles(t(3), 2, ntk=4.0),
+    "ntk=2 changes nothing for dim=2": lambda t: RotaryEncoding(2, ntk=2),
     "length=-1 must be at least 0": lambda t: sinusoidal_encoding(-1, 4),
     "max_length=0 must be at least 1": lambda t: LearnedEncoding(0, 4),
     "max_length=-1 must be at least 1": lambda t: LearnedEncoding(-1, 4),

@@ -49,6 +49,7 @@ CALLS = {
     "SinusoidalEncoding": lambda r: ab.SinusoidalEncoding(4)(r(3, 4)),
     "LearnedEncoding": lambda r: ab.LearnedEncoding(5, 4)(r(3, 4)),
     "rotary_angles": lambda r: (ab.rotary_angles(r(3), 4), ab.rotary_angles(torch.arange(3), 4)),
+    "rotary_angles: longer": lambda r: ab.rotary_angles(r(3), 4, interpolation=2.0, ntk=4.0),
     "rotate": lambda r: (ab.rotate(r(3, 4), r(3, 2)), ab.rotate(r(3, 4), torch.randn(3, 2))),
     "RotaryEncoding": lambda r: ab.RotaryEncoding(4)(r(3, 4)),
     "RotaryEncoding: positions": lambda r: ab.RotaryEncoding(4)(r(3, 4), torch.arange(3)),
