@@ -107,9 +107,9 @@ def paths(layer, **arguments):
     }
 
 
-def step(x, cache, mask, bias):
-    """Take a step that leaves the cache of the table as it was."""
-    return ab.MultiHeadAttention(8, 2).step(x, copy.deepcopy(cache), mask=mask, bias=bias)
+def steps(layer):
+    """Return the layer's step, but leave the cache of the table as it is."""
+    return lambda x, cache, **terms: layer.step(x, copy.deepcopy(cache), **terms)
 
 
 reads = {"mask": ("mask", MASK)}
@@ -199,7 +199,7 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     ),
     **paths(ab.MultiHeadAttention(8, 2), **heads),
     "MultiHeadAttention.step": (
-        step,
+        steps(ab.MultiHeadAttention(8, 2)),
         {
             "x": ("floating", X),
             "cache": ("cache", ab.KeyValueCache(7)),
@@ -313,6 +313,22 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     "from_timm": (ab.from_timm, {"module": ("unchecked module", None)}),
     "cbam_from_official": (ab.cbam_from_official, {"state_dict": ("free", None)}),
     # What surrounds the mechanisms.
+    "Block": (
+        transformer.Block,
+        {
+            "dim": ("size", 8),
+            "num_heads": ("size", 2),
+            "hidden_dim": ("size or none", 16),
+            "num_kv_heads": ("size or none", None),
+            "rotary": ("module or none", None),
+            "is_causal": ("flag", True),
+        },
+    ),
+    **paths(transformer.Block(8, 2), x=("floating", X), **reads),
+    "Block.step": (
+        steps(transformer.Block(8, 2, is_causal=True)),
+        {"x": ("floating", X), "cache": ("cache", ab.KeyValueCache(7)), **reads},
+    ),
     "EncoderLayer": (
         transformer.EncoderLayer,
         {"dim": ("size", 8), "num_heads": ("size", 2), "hidden_dim": ("size", 16)},

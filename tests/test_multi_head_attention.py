@@ -631,15 +631,24 @@ class Decoder(nn.Module):
         super().__init__()
         self.attention = attention
 
-    def forward(self, x):
-        return by_steps(self.attention, x, [3, 1, 1])
+    def forward(self, *inputs):
+        return by_steps(self.attention, *inputs, [3, 1, 1])
 
 
 def test_a_function_that_makes_its_cache_is_exported(device):
     module, x = Decoder(make(device, num_kv_heads=1)), random_input(device, 2, 5, 8)
-    exported = torch.export.export(module, (x,), dynamic_shapes=({0: DIM},))
+    exported = torch.export.export(module, (x,), dynamic_shapes=(({0: DIM},),))
     x = random_input(device, 3, 5, 8)
     assert_close(exported.module()(x), module.attention(x, is_causal=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+def test_onnxruntime_decodes_with_a_cache_made_inside():
+    module = Decoder(make("cpu", num_kv_heads=1, dtype=torch.float32))
+    inputs, others = (torch.randn(2, 5, 8),), (torch.randn(3, 5, 8),)
+    found = onnx_answer(module, inputs, others, ({0: DIM},))
+    assert_close(found, module(*others), rtol=1e-4, atol=1e-4)
 
 
 # PyTorch's layer: its state_dict, and its outputs by each of its own paths
