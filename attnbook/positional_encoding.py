@@ -488,17 +488,20 @@ class FloaterEncoding(Module):
     next. Any length can be asked for; it costs 4 * substeps evaluations of f a position, one after
     the other, and the path may grow exponentially with length * step: with initial values and a
     step of 0.1 it is some 50 times as long at position 64 as at 0, with 0.01 hardly longer.
-    W_1 is (hidden_dim, dim + 1), W_2 is (dim, hidden_dim + 1). Initial values as in the authors'
-    code: Xavier-normal for W, 0 for b, Xavier-uniform for p(0), (3, dim).
+    W_1 is (hidden_dim, dim + 1), W_2 is (dim, hidden_dim + 1). Sizes, step and initial values are
+    those of the authors' code: Xavier-normal for W, 0 for b, Xavier-uniform for p(0), (3, dim).
 
-    Liu et al. (2020). The authors' code (github.com/xuanqing94/FLOATER) differs in this: a step is
-    0.01, the hidden layer as wide as dim; every layer has p(0) of its own and one f serves the
-    encoder; the vectors are added to query, key and value after their projections, beside a
-    sinusoidal encoding of the input; gradients come from the adjoint equation; and the path is
-    solved once for 255 positions and then kept for 400 updates, in which neither p(0) nor f learns.
-    Here it is solved at every call, differentiated through its steps, and meant for the inputs:
+    That code (github.com/xuanqing94/FLOATER) adds the vectors to queries, keys and values after
+    their projections, in every layer, beside a sinusoidal encoding of the input:
 
-        p_q, p_k, p_v = floater(length);  attention(x + p_q, x + p_k, x + p_v)
+        p_q, p_k, p_v = floater(length)
+        attend(layer.q_proj(x) + p_q, layer.k_proj(x) + p_k, layer.v_proj(x) + p_v)
+
+    A layer that projects by itself can be given them before: layer(x + p_q, x + p_k, x + p_v) adds
+    W p, learned too, in place of p. The rest differs: there every layer has a p(0) of its own under
+    the one f of the encoder, gradients come from the adjoint equation, and the path is solved once
+    for 255 positions and then kept for 400 updates, in which neither p(0) nor f learns. Here it is
+    solved at every call, and differentiated through its steps. Liu et al. (2020).
 
     >>> floater = FloaterEncoding(dim=8)
     >>> [tuple(p.shape) for p in floater(length=5)]
@@ -509,8 +512,8 @@ class FloaterEncoding(Module):
         self,
         dim: int,
         *,
-        hidden_dim: int = 64,
-        step: float = 0.1,
+        hidden_dim: int | None = None,
+        step: float = 0.01,
         substeps: int = 5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -519,9 +522,9 @@ class FloaterEncoding(Module):
 
         Args:
             dim: the number of features of a position vector.
-            hidden_dim: the number of features between the two layers.
-            step: the time from one position to the next.
-            substeps: how many steps the solver takes for that.
+            hidden_dim: the number of features between the two layers, dim by default.
+            step: the time from one position to the next, 0.01 by default.
+            substeps: how many steps the solver takes for that, 5 by default.
             device: where the parameters lie, by default PyTorch's default device.
             dtype: their type, by default torch.get_default_dtype().
 
@@ -531,6 +534,7 @@ class FloaterEncoding(Module):
         """
         super().__init__()
         check_size("dim", dim)
+        hidden_dim = dim if hidden_dim is None else hidden_dim
         check_size("hidden_dim", hidden_dim)
         check_number("step", step, above=0)
         check_size("substeps", substeps)

@@ -247,7 +247,7 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
         ab.FloaterEncoding,
         {
             "dim": ("size", 8),
-            "hidden_dim": ("size", 4),
+            "hidden_dim": ("size or none", 4),
             "step": ("positive", 0.1),
             "substeps": ("size", 2),
         },

@@ -514,6 +514,24 @@ def test_floater_evaluates_its_velocity_four_times_a_substep(device, monkeypatch
     assert max(times) == 3
 
 
+def test_floaters_sizes_and_step_are_those_of_its_authors():
+    module = FloaterEncoding(6)
+    assert (module.step, module.substeps) == (0.01, 5)
+    assert module.hidden.weight.shape == module.output.weight.shape == (6, 7)
+
+
+def test_floater_before_the_projections_adds_what_they_make_of_it(device):
+    """The two places of its docstring: W (x + p) + b = (W x + b) + W p."""
+    layer = shaken(MultiHeadAttention(6, 1, device=device, dtype=F64))
+    x, paths = randn(device, 2, 5, 6), FloaterEncoding(6, dtype=F64, device=device)(5)
+    projections = (layer.q_proj, layer.k_proj, layer.v_proj)
+    after = [
+        project(x) + F.linear(p, project.weight)
+        for project, p in zip(projections, paths, strict=True)
+    ]
+    assert_close(layer(*(x + p for p in paths)), layer.out_proj(attend(*after)[0]))
+
+
 def test_floaters_initial_values(device):
     module = FloaterEncoding(100, hidden_dim=200, device=device)
     assert module.hidden.weight.shape == (200, 101)

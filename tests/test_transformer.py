@@ -130,6 +130,8 @@ def test_blocks_step_by_step_are_one_causal_pass(device):
         Block(16, 4, num_kv_heads=2, rotary=rotary, is_causal=True, device=device, dtype=F64)
         for _ in range(3)
     )
+    attention = blocks[0].attention
+    assert attention.rotary is rotary and attention.num_kv_heads == 2
     x = torch.randn(2, 7, 16, dtype=F64, device=device)
     mask = torch.arange(7, device=device) >= torch.tensor([[[2]], [[0]]], device=device)
     expected = x
