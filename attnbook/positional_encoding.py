@@ -1,7 +1,7 @@
-"""Positional encodings: five ways of telling attention where in the sequence something stands.
+"""Positional encodings: six ways of telling attention where in the sequence something stands.
 
-Two are added to the input (sinusoidal, learned), one turns queries and keys (rotary), one is added
-to the scores (ALiBi), one follows a differential equation along the positions (FLOATER).
+Two are added to the input (sinusoidal, learned), one turns queries and keys (rotary), two are added
+to the scores (ALiBi, T5's), one follows a differential equation along the positions (FLOATER).
 
 Axes: n positions, d features, of which d / 2 pairs, counted by l; h heads, i queries, j keys.
 
@@ -10,6 +10,7 @@ Su et al. (2021), https://arxiv.org/abs/2104.09864 (rotary);
 Chen et al. (2023), https://arxiv.org/abs/2306.15595 (rotary, positions interpolated);
 Peng et al. (2023), https://arxiv.org/abs/2309.00071 (rotary, NTK-aware base);
 Press, Smith and Lewis (2021), https://arxiv.org/abs/2108.12409 (ALiBi);
+Raffel et al. (2019), https://arxiv.org/abs/1910.10683 (T5's relative bias);
 Liu et al. (2020), https://arxiv.org/abs/2003.09229 (FLOATER).
 """
 
@@ -22,12 +23,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attnbook.checks import (
     check_features,
+    check_flag,
     check_floating,
     check_inputs,
     check_number,
@@ -478,6 +480,128 @@ def alibi_bias(
     return (rearrange(slopes, "h -> h 1 1") * -distance).to(dtype)
 
 
+def relative_buckets(
+    queries: int,
+    keys: int | None = None,
+    *,
+    num_buckets: int = 32,
+    max_distance: int = 128,
+    is_causal: bool = False,
+    device: torch.device | str | None = None,
+) -> Int[Tensor, "queries keys"]:
+    """Return the number of the bucket in which T5 puts the distance of each query and key.
+
+    bucket(r) = r                                        where r < near, and else at most n - 1:
+    bucket(r) = near + floor((n - near) log(r / near) / log(max_distance / near))
+
+    r is the distance, n = num_buckets for a causal layer and else num_buckets / 2, near = n / 2,
+    rounded down. Near keys have a bucket each, farther ones share wider and wider ones, all from
+    max_distance on the last. A key after the query has bucket 0 in a causal layer, which hides it,
+    and else n + bucket(r). With fewer queries than keys the queries are the last of the positions,
+    as in `causal_mask`. Raffel et al., section 2.1; the formula is that of their code.
+
+    Args:
+        queries: the number of queries.
+        keys: the number of keys, by default that of the queries.
+        num_buckets: the number of buckets, an even one unless the layer is causal.
+        max_distance: the distance from which on all keys share the last bucket.
+        is_causal: whether the layer sees no key after the query.
+        device: where the result lies.
+
+    Returns:
+        The buckets, (queries, keys), from 0 to num_buckets - 1.
+
+    Raises:
+        TypeError: one of the numbers is no whole number, or is_causal neither True nor False.
+        ValueError: queries or keys below 0, fewer than 2 buckets for a direction, an odd number for
+            two, or a max_distance among the near ones.
+
+    >>> relative_buckets(1, 9, num_buckets=6, max_distance=8, is_causal=True)
+    tensor([[5, 5, 5, 4, 3, 3, 2, 1, 0]])
+    """
+    keys = queries if keys is None else keys
+    check_size("queries", queries, least=0)
+    check_size("keys", keys, least=0)
+    first = _first_distances(num_buckets, max_distance, is_causal)
+    query_positions = torch.arange(keys - queries, keys, device=device)
+    before = rearrange(query_positions, "i -> i 1") - torch.arange(keys, device=device)
+    distance = before.clamp(min=0) if is_causal else before.abs()
+    buckets = torch.bucketize(distance, torch.tensor(first[1:], device=device), right=True)
+    return buckets if is_causal else buckets + len(first) * (before < 0)
+
+
+class RelativeBias(Module):
+    """A learned number for each head and each bucket of distances, to be added to the scores.
+
+    bias(h, i, j) = table[bucket(i, j), h]
+
+    The buckets are those of `relative_buckets`. To be given as `bias`, with an axis for the batch:
+    attention(x, bias=relative(n)[None]). In T5 one table serves all layers, and the scores are not
+    divided by sqrt(d). The table is (num_buckets, num_heads) and starts, as nn.Embedding does, from
+    a normal distribution with mean 0 and standard deviation 1. Raffel et al., section 2.1.
+
+    >>> RelativeBias(num_heads=2)(5).shape
+    torch.Size([2, 5, 5])
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+        is_causal: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Make the table.
+
+        Args:
+            num_heads: the number of heads.
+            num_buckets: the number of buckets, an even one unless the layer is causal.
+            max_distance: the distance from which on all keys share the last bucket.
+            is_causal: whether the layer sees no key after the query.
+            device: where the table lies, by default PyTorch's default device.
+            dtype: its type, by default torch.get_default_dtype().
+
+        Raises:
+            TypeError: one of the numbers is no whole number, or is_causal neither True nor False.
+            ValueError: num_heads below 1, or as `relative_buckets`.
+        """
+        super().__init__()
+        check_size("num_heads", num_heads)
+        _first_distances(num_buckets, max_distance, is_causal)
+        self.max_distance, self.is_causal = max_distance, is_causal
+        self.table = nn.Parameter(torch.empty(num_buckets, num_heads, device=device, dtype=dtype))
+        nn.init.normal_(self.table)
+
+    def forward(self, queries: int, keys: int | None = None) -> Float[Tensor, "h queries keys"]:
+        """Return the bias, (num_heads, queries, keys).
+
+        Args:
+            queries: the number of queries, the last of the positions.
+            keys: the number of keys, by default that of the queries.
+
+        Raises:
+            TypeError: one of the numbers is no whole number.
+            ValueError: one of them is below 0.
+        """
+        buckets = relative_buckets(
+            queries,
+            keys,
+            num_buckets=len(self.table),
+            max_distance=self.max_distance,
+            is_causal=self.is_causal,
+            device=self.table.device,
+        )
+        return rearrange(self.table[buckets], "i j h -> h i j")
+
+    def extra_repr(self) -> str:
+        """Say in `print(module)` what it was made with."""
+        buckets, heads = self.table.shape
+        return f"{heads}, {buckets} buckets up to {self.max_distance}, is_causal={self.is_causal}"
+
+
 class FloaterEncoding(Module):
     """Position vectors that follow a learned differential equation from position to position.
 
@@ -606,6 +730,29 @@ class _WideLinear(TorchFunctionMode):
         if func is F.linear:
             args = tuple(widened(arg) if isinstance(arg, Tensor) else arg for arg in args)
         return func(*args, **(kwargs or {}))
+
+
+def _first_distances(num_buckets: int, max_distance: int, is_causal: bool) -> list[int]:
+    """Return the smallest distance in each bucket of a direction.
+
+    From these a bucket is found by comparing whole numbers. The logarithm of the formula, rounded,
+    may fall short of a whole number where it should be one.
+    """
+    check_flag("is_causal", is_causal)
+    check_size("num_buckets", num_buckets, least=2 if is_causal else 4)
+    check_size("max_distance", max_distance)
+    if num_buckets % 2 and not is_causal:
+        raise ValueError(f"num_buckets={num_buckets} must be even: half are for keys after a query")
+    count = num_buckets if is_causal else num_buckets // 2
+    near = count // 2
+    if max_distance <= near:
+        raise ValueError(
+            f"max_distance={max_distance} must be above {near}: of num_buckets={num_buckets} the "
+            "nearest distances have one each"
+        )
+    growth = (max_distance / near) ** (1 / (count - near))
+    far = [math.ceil(near * growth**k - 1e-9) for k in range(count - near)]
+    return [*range(near), *far]
 
 
 def _check_pairs(dim: int, base: float, interpolation: float = 1.0, ntk: float = 1.0) -> None:

@@ -122,6 +122,11 @@ heads = {
     "is_causal": ("flag", False),
 }
 longer = {"interpolation": ("positive", 4.0), "ntk": ("positive", 4.0)}
+buckets = {
+    "num_buckets": ("size", 16),
+    "max_distance": ("size", 64),
+    "is_causal": ("flag", False),
+}
 channels = {
     "channels": ("size", 16),
     "reduction": ("size", 4),
@@ -242,6 +247,15 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     "alibi_bias": (
         ab.alibi_bias,
         {"num_heads": ("size", 3), "queries": ("count", 4), "keys": ("count or none", 5)},
+    ),
+    "relative_buckets": (
+        ab.relative_buckets,
+        {"queries": ("count", 4), "keys": ("count or none", 5), **buckets},
+    ),
+    "RelativeBias": (ab.RelativeBias, {"num_heads": ("size", 3), **buckets}),
+    "RelativeBias.forward": (
+        ab.RelativeBias(3),
+        {"queries": ("count", 4), "keys": ("count or none", 5)},
     ),
     "FloaterEncoding": (
         ab.FloaterEncoding,

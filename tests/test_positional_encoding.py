@@ -24,14 +24,17 @@ from torch.testing import assert_close
 
 from attnbook import (
     FloaterEncoding,
+    KeyValueCache,
     LearnedEncoding,
     MultiHeadAttention,
+    RelativeBias,
     RotaryEncoding,
     SinusoidalEncoding,
     alibi_bias,
     alibi_slopes,
     attend,
     causal_mask,
+    relative_buckets,
     rotary_angles,
     rotate,
     sinusoidal_encoding,
@@ -414,6 +417,64 @@ def test_alibi_is_that_of_flex_attention(device, queries, keys, causal):
     assert_close(context, flex_attention(query, key, value, score_mod=score_mod))
 
 
+# T5's relative bias
+
+
+SIZES = [(32, 128), (32, 20), (8, 128), (6, 4), (64, 1000), (4, 3)]
+
+
+@pytest.mark.parametrize("num_buckets, max_distance", SIZES)
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_buckets_are_those_of_the_formula(device, num_buckets, max_distance, is_causal):
+    buckets = relative_buckets(
+        150, num_buckets=num_buckets, max_distance=max_distance, is_causal=is_causal, device=device
+    ).tolist()
+    count = num_buckets if is_causal else num_buckets // 2
+    near = count // 2
+    for i, j in itertools.product(range(0, 150, 7), range(150)):
+        distance = max(i - j, 0) if is_causal else abs(i - j)
+        expected = distance
+        if distance >= near:
+            steps = (count - near) * math.log(distance / near) / math.log(max_distance / near)
+            expected = min(near + math.floor(steps + 1e-9), count - 1)
+        assert buckets[i][j] == expected + count * (j > i and not is_causal)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_buckets_are_those_of_t5(device, torchvision, is_causal):
+    t5 = pytest.importorskip("transformers.models.t5.modeling_t5")
+    place = torch.arange(400)
+    theirs = t5.T5Attention._relative_position_bucket(
+        place - place[:, None], bidirectional=not is_causal, num_buckets=32, max_distance=128
+    )
+    assert_close(relative_buckets(400, is_causal=is_causal, device=device).cpu(), theirs)
+
+
+def test_fewer_queries_than_keys_are_the_last_positions_in_the_bias(device):
+    module = RelativeBias(3, is_causal=True, device=device)
+    assert torch.equal(module(4, 9), module(9)[:, 5:])
+    assert torch.equal(module(9)[:, 1:, 1:], module(9)[:, :-1, :-1])
+    assert torch.equal(module(9)[:, 8, 8 - 3], module.table[3])
+
+
+def test_the_table_of_a_bias_starts_as_an_embedding():
+    torch.manual_seed(1)
+    module = RelativeBias(300)
+    torch.manual_seed(1)
+    assert torch.equal(module.table, nn.Embedding(32, 300).weight)
+
+
+def test_a_relative_bias_decodes_with_a_cache(device):
+    relative = RelativeBias(2, is_causal=True, dtype=F64, device=device)
+    layer = MultiHeadAttention(8, 2, dtype=F64, device=device)
+    x, cache = randn(device, 2, 7, 8), KeyValueCache(7)
+    steps = [
+        layer.step(part, cache, bias=relative(part.shape[1], cache.length + part.shape[1])[None])
+        for part in x.split([4, 1, 2], dim=1)
+    ]
+    assert_close(torch.cat(steps, dim=1), layer(x, bias=relative(7)[None], is_causal=True))
+
+
 # FLOATER
 
 
@@ -572,6 +633,15 @@ class Alibi(nn.Module):
         return attend(x, x, x, bias=bias[0])[0]
 
 
+class Relative(nn.Module):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.encoding = RelativeBias(1, num_buckets=4, max_distance=3, **kwargs)
+
+    def forward(self, x):
+        return attend(x, x, x, bias=self.encoding(x.shape[-2])[0])[0]
+
+
 class Floater(nn.Module):
     def __init__(self, **kwargs):
         super().__init__()
@@ -587,6 +657,7 @@ MODULES = {
     "learned": partial(LearnedEncoding, 64, 4),
     "rotary": partial(RotaryEncoding, 4),
     "ALiBi": lambda **kwargs: Alibi(),
+    "T5": Relative,
     "FLOATER": Floater,
 }
 every_module = pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
@@ -621,6 +692,11 @@ class TestRotarySettings(EncodingContract, SequenceCompilerContract):
 class TestAlibiSettings(EncodingContract, SequenceCompilerContract):
     name = "ALiBi"
     test_what_is_no_sequence_of_numbers_is_refused = None  # a function takes any features
+
+
+class TestRelativeSettings(EncodingContract, SequenceCompilerContract):
+    name = "T5"
+    test_what_is_no_sequence_of_numbers_is_refused = None  # it has no input
 
 
 class TestFloaterSettings(EncodingContract, LayersContract):
@@ -769,6 +845,8 @@ def test_what_print_says():
         assert repr(RotaryEncoding(4, base=100.0)) == "RotaryEncoding(4, base=100.0)"
         longer = RotaryEncoding(4, interpolation=2.0, ntk=4)
         assert repr(longer) == "RotaryEncoding(4, base=10000.0, interpolation=2.0, ntk=4)"
+        relative = RelativeBias(2, max_distance=9, num_buckets=8)
+        assert repr(relative) == "RelativeBias(2, 8 buckets up to 9, is_causal=False)"
         assert "step=0.5, substeps=2" in repr(FloaterEncoding(4, step=0.5, substeps=2))
 
 
@@ -790,6 +868,12 @@ VALUE_ERRORS = {
     "ntk=-1.0 must be above 0": lambda t: rotary_angles(t(3), 4, ntk=-1.0),
     "ntk=4.0 changes nothing for dim=2": lambda t: rotary_angles(t(3), 2, ntk=4.0),
     "ntk=2 changes nothing for dim=2": lambda t: RotaryEncoding(2, ntk=2),
+    "num_buckets=3 must be at least 4": lambda t: relative_buckets(3, num_buckets=3),
+    "num_buckets=1 must be at least 2": lambda t: RelativeBias(2, num_buckets=1, is_causal=True),
+    "num_buckets=33 must be even": lambda t: RelativeBias(2, num_buckets=33),
+    "max_distance=8 must be above 8: of num_buckets=32": lambda t: relative_buckets(
+        3, max_distance=8
+    ),
     "length=-1 must be at least 0": lambda t: sinusoidal_encoding(-1, 4),
     "max_length=0 must be at least 1": lambda t: LearnedEncoding(0, 4),
     "max_length=-1 must be at least 1": lambda t: LearnedEncoding(-1, 4),

@@ -55,6 +55,8 @@ CALLS = {
     "RotaryEncoding: positions": lambda r: ab.RotaryEncoding(4)(r(3, 4), torch.arange(3)),
     "alibi_slopes": lambda r: ab.alibi_slopes(6),
     "alibi_bias": lambda r: (ab.alibi_bias(6, 3), ab.alibi_bias(6, 3, 5)),
+    "relative_buckets": lambda r: (ab.relative_buckets(3), ab.relative_buckets(3, 5)),
+    "RelativeBias": lambda r: (ab.RelativeBias(4)(3), ab.RelativeBias(4, is_causal=True)(3, 5)),
     "FloaterEncoding": lambda r: ab.FloaterEncoding(4)(3),
     "FloaterEncoding.velocity": lambda r: ab.FloaterEncoding(4).velocity(0.5, r(4)),
     "MultiHeadAttention": lambda r: ab.MultiHeadAttention(4, 2)(
