@@ -491,14 +491,14 @@ def relative_buckets(
 ) -> Int[Tensor, "queries keys"]:
     """Return the number of the bucket in which T5 puts the distance of each query and key.
 
-    bucket(r) = r                                        where r < near, and else at most n - 1:
-    bucket(r) = near + floor((n - near) log(r / near) / log(max_distance / near))
+    bucket(r) = min(n - 1, near + floor((n - near) log(r / near) / log(max_distance / near)))
 
     r is the distance, n = num_buckets for a causal layer and else num_buckets / 2, near = n / 2,
-    rounded down. Near keys have a bucket each, farther ones share wider and wider ones, all from
-    max_distance on the last. A key after the query has bucket 0 in a causal layer, which hides it,
-    and else n + bucket(r). With fewer queries than keys the queries are the last of the positions,
-    as in `causal_mask`. Raffel et al., section 2.1; the formula is that of their code.
+    rounded down. A distance below near has a bucket of its own, bucket(r) = r; farther ones share
+    wider and wider ones, and all from max_distance on the last. A key after the query has bucket 0
+    in a causal layer, which hides it, and else n + bucket(r). With fewer queries than keys the
+    queries are the last of the positions, as in `causal_mask`. Raffel et al., section 2.1; the
+    formula is that of their code.
 
     Args:
         queries: the number of queries.
