@@ -14,14 +14,16 @@ from attnbook.attention import (
 from attnbook.cbam import CBAM, ChannelAttention, SpatialAttention
 from attnbook.convert import cbam_from_official, from_timm, from_torch
 from attnbook.eca import EfficientChannelAttention, adaptive_kernel_size
-from attnbook.multi_head_attention import MultiHeadAttention
+from attnbook.multi_head_attention import KeyValueCache, MultiHeadAttention
 from attnbook.positional_encoding import (
     FloaterEncoding,
     LearnedEncoding,
+    RelativeBias,
     RotaryEncoding,
     SinusoidalEncoding,
     alibi_bias,
     alibi_slopes,
+    relative_buckets,
     rotary_angles,
     rotate,
     sinusoidal_encoding,
@@ -43,8 +45,10 @@ __all__ = [
     "CrossAttention",
     "EfficientChannelAttention",
     "FloaterEncoding",
+    "KeyValueCache",
     "LearnedEncoding",
     "MultiHeadAttention",
+    "RelativeBias",
     "RotaryEncoding",
     "SelfAttention",
     "SinusoidalEncoding",
@@ -66,6 +70,7 @@ __all__ = [
     "init_identity",
     "masked_softmax",
     "padding_mask",
+    "relative_buckets",
     "rotary_angles",
     "rotate",
     "sinusoidal_encoding",

@@ -1,7 +1,8 @@
 """Multi-head attention: several small attentions side by side, each with projections of its own.
 
 `forward` runs PyTorch's fused kernel; `attend` runs the textbook formula and returns each head's
-weights too. The weights of nn.MultiheadAttention load unchanged.
+weights too; `step` decodes a few tokens at a time and keeps keys and values in a KeyValueCache. The
+weights of nn.MultiheadAttention load unchanged.
 
 Axes: i queries, j keys, d features of a head; q, k and v features of the three inputs, e of the
 output; heads of the queries, kv heads of keys and values, group = heads / kv. The features of all
@@ -48,9 +49,9 @@ class MultiHeadAttention(Module):
 
     `rotary` turns the queries and keys of each head, (batch, heads, length, d). Keys are at 0, 1,
     ..., and the last query at the last key. It is called as rotary(x) where queries and keys are
-    equally many, and only where they are not as rotary(x, positions=...): a module that does not
-    know `positions` will do for self-attention. RotaryEncoding's complex numbers make torch.compile
-    warn, and run in PyTorch's own kernel there.
+    equally many, and only where they are not, and by `step`, as rotary(x, positions=...): a module
+    that does not know `positions` will do for self-attention. RotaryEncoding's complex numbers make
+    torch.compile warn, and run in PyTorch's own kernel there.
 
     Initial values are those of nn.MultiheadAttention: biases 0, W_o as in nn.Linear, W_q, W_k and
     W_v uniform by Glorot's rule, for the three stacked to one matrix if their inputs are all
@@ -199,17 +200,7 @@ class MultiHeadAttention(Module):
         q, k, v, mask, bias = self._project(
             query, key, value, mask, bias, is_causal and not by_kernel
         )
-        context = attend_fused(
-            q,
-            k,
-            v,
-            mask=mask,
-            bias=bias,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=by_kernel,
-            enable_gqa=self.num_kv_heads != self.num_heads,
-        )
-        return self._merge(context, query.ndim)
+        return self._fused(q, k, v, mask, bias, by_kernel, query.ndim)
 
     def attend(
         self,
@@ -235,6 +226,74 @@ class MultiHeadAttention(Module):
         )
         output = self._merge(context, query.ndim)
         return output, weights if query.ndim == 3 else rearrange(weights, "1 h i j -> h i j")
+
+    @torch.no_grad()
+    def step(
+        self,
+        x: Float[Tensor, "*batch i e"],
+        cache: KeyValueCache,
+        *,
+        mask: Bool[Tensor, "*_ #i #j"] | None = None,
+        bias: Float[Tensor, "*_ #i #j"] | None = None,
+    ) -> Float[Tensor, "*batch i e"]:
+        """Return one vector per new token, (batch, i, embed_dim), and put their keys in the cache.
+
+        x: (batch, i, embed_dim), or (i, embed_dim): the tokens that follow those in the cache, as a
+        prompt of many and then one at a time. Each sees itself and all before it: all steps
+        together give what `forward(x, is_causal=True)` gives for all tokens at once. Only the new
+        ones are projected.
+
+        `mask` and `bias` are those of `forward`, for i queries and cache.length + i keys, those in
+        the cache first: for example alibi_bias(num_heads, i, cache.length + i)[None]. With
+        `rotary`, the new tokens stand at cache.length, cache.length + 1, ...; keys are kept turned.
+
+        For inference: no gradients are recorded; to train, call `forward`. torch.compile takes a
+        cache from outside; vmap, torch.export and ONNX export do not, since it is no tensor, but
+        they do take a function that makes its cache and runs all its steps.
+
+        Raises:
+            TypeError: x is not floating-point, cache is no KeyValueCache, the cache holds another
+                dtype, the mask is not boolean, or the bias not floating-point.
+            ValueError: a wrong number of axes or features, kdim or vdim other than embed_dim, a
+                mask or a bias that do not fit, a full cache, or one begun with another batch, other
+                heads or on another device. The cache is then left as it was.
+
+        >>> attention, x = MultiHeadAttention(8, 2), torch.randn(3, 5, 8)
+        >>> cache = KeyValueCache(max_length=5)
+        >>> steps = [attention.step(part, cache) for part in x.split([3, 1, 1], dim=1)]
+        >>> torch.allclose(torch.cat(steps, dim=1), attention(x, is_causal=True), atol=1e-6)
+        True
+        """
+        check_inputs(x=x)
+        if x.ndim not in (2, 3):
+            raise ValueError(
+                f"x has {x.ndim} axes, but needs 3 (batch, length, features) or 2 (length, "
+                "features)"
+            )
+        for size in (self.embed_dim, self.kdim, self.vdim):
+            check_features("x", x, size)
+        if not isinstance(cache, KeyValueCache):
+            raise TypeError(f"cache has type {type(cache).__name__}, but must be a KeyValueCache")
+        q, k, v = (self._split(layer(x)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        batch, heads, new, _ = q.shape
+        first, keys = cache.length, cache.length + new
+        # The kernel aligns the first query with the first key, as it has to be where they are
+        # equally many. An `if`, for the reason given in `forward`.
+        by_kernel = False
+        if first == 0 and mask is None and bias is None:
+            by_kernel = True
+        # A single new token is the last one and sees all: no mask is needed.
+        is_causal = new > 1 and not by_kernel
+        mask, bias = _mask_and_bias(mask, bias, is_causal, (batch, heads, new, keys), q.device)
+        if self.rotary is not None:
+            positions = torch.arange(first, keys, device=q.device)
+            q, k = (self.rotary(turned, positions=positions) for turned in (q, k))
+        k, v = cache.extend(k, v)
+        if mask is not None:
+            of_any_head = mask.any(dim=1, keepdim=True) if mask.ndim == 4 else mask
+            k, v = seen(k, of_any_head), seen(v, of_any_head)
+        bias = None if bias is None else bias.to(q.dtype)
+        return self._fused(q, k, v, mask, bias, by_kernel, x.ndim)
 
     def extra_repr(self) -> str:
         """Say in `print(module)` what the projections do not show."""
@@ -290,6 +349,28 @@ class MultiHeadAttention(Module):
             k = self.rotary(k)
         return q, k, v, mask, None if bias is None else bias.to(q.dtype)
 
+    def _fused(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        is_causal: bool,
+        axes: int,
+    ) -> Tensor:
+        context = attend_fused(
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=bias,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=is_causal,
+            enable_gqa=self.num_kv_heads != self.num_heads,
+        )
+        return self._merge(context, axes)
+
     def _split(self, x: Tensor) -> Tensor:
         # By the width of a head, not by their number: tensor parallelism leaves a process with some
         # of the heads only.
@@ -300,6 +381,94 @@ class MultiHeadAttention(Module):
     def _merge(self, context: Tensor, axes: int) -> Tensor:
         output = self.out_proj(rearrange(context, "batch heads i d -> batch i (heads d)"))
         return output if axes == 3 else rearrange(output, "1 i e -> i e")
+
+
+class KeyValueCache:
+    """The keys and values of the tokens so far, which `MultiHeadAttention.step` reads and extends.
+
+    A decoder asks for one more token again and again. The keys and values of those before do not
+    change, so they are kept and not projected anew. One cache serves one layer and one batch of
+    sequences; a model has one for each of its layers.
+
+    The first step sets the memory aside for max_length tokens and every later one writes into it:
+
+        bytes = 2 * batch * num_kv_heads * max_length * head_dim * bytes of a number
+
+    Keys and values are kept by the heads of their own, before grouped queries share them: with
+    num_kv_heads = num_heads / 8 they take an eighth. To go on from one prefix in several ways, copy
+    it (`copy.deepcopy`).
+
+    Attributes:
+        length: how many tokens the cache holds.
+        memory: keys and values, (2, batch, num_kv_heads, max_length, head_dim), of which the first
+            `length` places of each head are filled; None before the first step.
+
+    >>> cache = KeyValueCache(max_length=100)
+    >>> output = MultiHeadAttention(64, 8, num_kv_heads=2).step(torch.randn(3, 5, 64), cache)
+    >>> cache.length, cache.memory.nbytes, 2 * 3 * 2 * 100 * 8 * 4
+    (5, 38400, 38400)
+    """
+
+    def __init__(self, max_length: int) -> None:
+        """Make an empty cache.
+
+        Args:
+            max_length: how many tokens there is room for, those of the prompt included.
+
+        Raises:
+            TypeError: max_length is no whole number.
+            ValueError: max_length is below 1.
+        """
+        check_size("max_length", max_length)
+        self.max_length = max_length
+        self.length = 0
+        self.memory: Tensor | None = None
+
+    def extend(
+        self, keys: Float[Tensor, "batch kv i d"], values: Float[Tensor, "batch kv i d"]
+    ) -> tuple[Float[Tensor, "batch kv j d"], Float[Tensor, "batch kv j d"]]:
+        """Append the keys and values of i tokens and return all, views into the memory.
+
+        Both are (batch, num_kv_heads, i, head_dim), and come back with j = length for i.
+
+        Raises:
+            TypeError: they are not floating-point, or of another dtype than those before.
+            ValueError: they have not both the same four axes, do not all fit, or come in another
+                batch, in other heads or on another device than those before.
+        """
+        check_inputs(keys=keys, values=values)
+        if keys.ndim != 4 or keys.shape != values.shape:
+            raise ValueError(
+                f"keys of shape {tuple(keys.shape)} and values of shape {tuple(values.shape)} need "
+                "the same 4 axes: (batch, heads, tokens, features)"
+            )
+        batch, heads, new, features = keys.shape
+        length, memory = self.length + new, self.memory
+        if length > self.max_length:
+            raise ValueError(
+                f"the cache holds {self.length} of max_length={self.max_length} tokens: "
+                f"{new} more do not fit"
+            )
+        if memory is None:
+            memory = keys.new_empty(2, batch, heads, self.max_length, features)
+        if keys.dtype != memory.dtype:
+            raise TypeError(f"the cache holds {memory.dtype}, but the new keys are {keys.dtype}")
+        if keys.device != memory.device:
+            raise ValueError(f"the cache is on {memory.device}, but the new keys on {keys.device}")
+        if batch != memory.shape[1]:
+            raise ValueError(
+                f"the cache holds a batch of {memory.shape[1]}, but the new keys are one of {batch}"
+            )
+        if (heads, features) != (memory.shape[2], memory.shape[4]):
+            raise ValueError(
+                f"the cache holds {memory.shape[2]} heads of {memory.shape[4]} features, but the "
+                f"new keys have {heads} of {features}: each layer needs a cache of its own"
+            )
+        memory[0, :, :, self.length : length] = keys
+        memory[1, :, :, self.length : length] = values
+        self.memory, self.length = memory, length
+        keys, values = memory[:, :, :, :length]
+        return keys, values
 
 
 def _mask_and_bias(

@@ -195,24 +195,25 @@ def diagram(
     An arrow is (from, to, what is written beside its middle). y counts rows, from the bottom; one
     unit of x is about as wide as ten characters.
     """
-    x, y = ([box[n] for box in boxes.values()] for n in (0, 1))
+    places = {name: (x, y) for name, (x, y, _) in boxes.items()}
+    x, y = zip(*places.values(), strict=True)
     figure, ax = plt.subplots(figsize=(WIDTH, 0.85 * (max(y) - min(y) + 1)))
     ax.set(xlim=(min(x) - 0.8, max(x) + 0.8), ylim=(min(y) - 0.4, max(y) + 0.4))
     ax.axis("off")
     look = {"boxstyle": "round,pad=0.4", "facecolor": "none", "edgecolor": BLACK}
     drawn = {
-        name: ax.text(*place, text, ha="center", va="center", bbox=look)
-        for name, (*place, text) in boxes.items()
+        name: ax.text(x, y, text, ha="center", va="center", bbox=look)
+        for name, (x, y, text) in boxes.items()
     }
     figure.canvas.draw()  # only then do the boxes, at which the arrows end, have their sizes
     for start, end, text in arrows:
-        a, b = (boxes[name][:2] for name in (start, end))
+        (x1, y1), (x2, y2) = places[start], places[end]
         arrow = {
             "arrowstyle": "->", "color": BLACK, "lw": 1.2, "shrinkA": 2, "shrinkB": 2,
             "patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch(),
         }  # fmt: skip
-        ax.annotate("", b, a, arrowprops=arrow)
-        ax.text((a[0] + b[0]) / 2 + 0.08, (a[1] + b[1]) / 2, text, ha="left", va="center")
+        ax.annotate("", (x2, y2), (x1, y1), arrowprops=arrow)
+        ax.text((x1 + x2) / 2 + 0.08, (y1 + y2) / 2, text, ha="left", va="center")
     return figure
 
 

@@ -1,13 +1,16 @@
-"""Positional encodings: five ways of telling attention where in the sequence something stands.
+"""Positional encodings: six ways of telling attention where in the sequence something stands.
 
-Two are added to the input (sinusoidal, learned), one turns queries and keys (rotary), one is added
-to the scores (ALiBi), one follows a differential equation along the positions (FLOATER).
+Two are added to the input (sinusoidal, learned), one turns queries and keys (rotary), two are added
+to the scores (ALiBi, T5's), one follows a differential equation along the positions (FLOATER).
 
 Axes: n positions, d features, of which d / 2 pairs, counted by l; h heads, i queries, j keys.
 
 Papers: Vaswani et al. (2017), section 3.5, https://arxiv.org/abs/1706.03762 (sinusoidal, learned);
 Su et al. (2021), https://arxiv.org/abs/2104.09864 (rotary);
+Chen et al. (2023), https://arxiv.org/abs/2306.15595 (rotary, positions interpolated);
+Peng et al. (2023), https://arxiv.org/abs/2309.00071 (rotary, NTK-aware base);
 Press, Smith and Lewis (2021), https://arxiv.org/abs/2108.12409 (ALiBi);
+Raffel et al. (2019), https://arxiv.org/abs/1910.10683 (T5's relative bias);
 Liu et al. (2020), https://arxiv.org/abs/2003.09229 (FLOATER).
 """
 
@@ -20,12 +23,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attnbook.checks import (
     check_features,
+    check_flag,
     check_floating,
     check_inputs,
     check_number,
@@ -40,7 +44,12 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def rotary_angles(
-    positions: Real[Tensor, "*batch n"], dim: int, base: float = 10_000.0
+    positions: Real[Tensor, "*batch n"],
+    dim: int,
+    base: float = 10_000.0,
+    *,
+    interpolation: float = 1.0,
+    ntk: float = 1.0,
 ) -> Float[Tensor, "*batch n pair"]:
     """Return the angle, in radians, by which each of the dim / 2 pairs turns at each position.
 
@@ -50,33 +59,50 @@ def rotary_angles(
     float64 for positions in float64, whatever is rotated: bfloat16 has no number between 256 and
     258, so there angles are wrong by whole radians.
 
+    For sequences s times as long as those a model was trained on there are two ways to turn more
+    slowly. Position interpolation (Chen et al.) slows every pair down alike, so that no angle is
+    new to the model, and neighbours come closer to each other:
+
+    angle(p, l) = (p / s) / base^(2l / dim),    s = interpolation
+
+    The NTK-aware base (Peng et al., definition 1) slows the last pair down as much, the first not
+    at all, and those between by degrees: neighbours stay apart, and some angles are new:
+
+    angle(p, l) = p / b^(2l / dim),    b = base s^(dim / (dim - 2)),    s = ntk
+
     Args:
         positions: (..., n), whole numbers or not.
         dim: the number of features, two for each angle.
         base: what the slowest pair's period grows with, 10,000 in both papers.
+        interpolation: what positions are divided by; 1 changes nothing.
+        ntk: how many times slower the last pair turns, by a larger base; 1 changes nothing.
 
     Returns:
         The angles, (..., n, dim / 2).
 
     Raises:
         TypeError: the positions are in a half type, which has rounded them already, or no real
-            numbers; dim is no whole number or base no number.
-        ValueError: dim is odd or below 2, or base is not above 0.
+            numbers; dim is no whole number, or base, interpolation or ntk no number.
+        ValueError: dim is odd or below 2; base, interpolation or ntk is not above 0; or ntk is
+            given for a single pair, whose angle no base changes.
 
     >>> rotary_angles(torch.arange(3), dim=4)
     tensor([[0.0000, 0.0000],
             [1.0000, 0.0100],
             [2.0000, 0.0200]])
     """
-    _check_pairs(dim, base)
+    _check_pairs(dim, base, interpolation, ntk)
     check_tensor("positions", positions)
     if positions.is_complex() or positions.dtype == torch.bool:
         raise TypeError(f"positions has dtype {positions.dtype}, but must be integer or floating")
     _check_precision("positions", positions)
     dtype = torch.promote_types(positions.dtype, torch.float32)
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=dtype) / dim
+    if ntk != 1:
+        base = base * ntk ** (dim / (dim - 2))
+    places = rearrange(positions.to(dtype) / interpolation, "... n -> ... n 1")
     # Not a matrix product, which autocast would take in half precision.
-    return rearrange(positions.to(dtype), "... n -> ... n 1") * base**-exponents
+    return places * base**-exponents
 
 
 def sinusoidal_encoding(
@@ -301,6 +327,9 @@ class RotaryEncoding(Module):
     is no cache to go stale and no buffer that `module.half()` could round. torch.compile warns of
     complex numbers, as `rotate` says; the result is right. Su et al. (2021), section 3.
 
+    `interpolation` and `ntk` are for sequences longer than those a model was trained on, as
+    `rotary_angles` says. They have no parameters and may be set later: model.rotary.ntk = 4.0.
+
     >>> rotary, query = RotaryEncoding(dim=4), torch.randn(2, 8, 5, 4)
     >>> later = rotary(query[..., 3:, :], torch.arange(3, 5))
     >>> torch.allclose(rotary(query)[..., 3:, :], later, atol=1e-6)
@@ -312,6 +341,8 @@ class RotaryEncoding(Module):
         dim: int,
         *,
         base: float = 10_000.0,
+        interpolation: float = 1.0,
+        ntk: float = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -320,17 +351,22 @@ class RotaryEncoding(Module):
         Args:
             dim: the number of features of one head, an even number.
             base: what the slowest pair's period grows with; larger for longer sequences.
+            interpolation: what positions are divided by; 1, which changes nothing, by default.
+            ntk: how many times slower the last pair turns, and others by degrees; 1 by default.
             device: changes nothing, since there are no parameters.
             dtype: changes nothing either.
 
         Raises:
-            TypeError: dim is no whole number, or base no number.
-            ValueError: dim is odd or below 2, or base is not above 0.
+            TypeError: dim is no whole number, or base, interpolation or ntk no number.
+            ValueError: dim is odd or below 2; base, interpolation or ntk is not above 0; or ntk is
+                given for a single pair.
         """
         super().__init__()
-        _check_pairs(dim, base)
+        _check_pairs(dim, base, interpolation, ntk)
         self.dim = dim
         self.base = base
+        self.interpolation = interpolation
+        self.ntk = ntk
 
     def forward(
         self, x: Float[Tensor, "*batch n d"], positions: Real[Tensor, "*#batch n"] | None = None
@@ -350,11 +386,16 @@ class RotaryEncoding(Module):
         check_features("x", x, self.dim)
         if positions is None:
             positions = torch.arange(x.shape[-2], device=x.device)
-        return rotate(x, rotary_angles(positions, self.dim, self.base))
+        angles = rotary_angles(
+            positions, self.dim, self.base, interpolation=self.interpolation, ntk=self.ntk
+        )
+        return rotate(x, angles)
 
     def extra_repr(self) -> str:
         """Say in `print(module)` what it was made with."""
-        return f"{self.dim}, base={self.base}"
+        longer = {"interpolation": self.interpolation, "ntk": self.ntk}
+        used = "".join(f", {name}={factor}" for name, factor in longer.items() if factor != 1)
+        return f"{self.dim}, base={self.base}{used}"
 
 
 def alibi_slopes(
@@ -439,6 +480,128 @@ def alibi_bias(
     return (rearrange(slopes, "h -> h 1 1") * -distance).to(dtype)
 
 
+def relative_buckets(
+    queries: int,
+    keys: int | None = None,
+    *,
+    num_buckets: int = 32,
+    max_distance: int = 128,
+    is_causal: bool = False,
+    device: torch.device | str | None = None,
+) -> Int[Tensor, "queries keys"]:
+    """Return the number of the bucket in which T5 puts the distance of each query and key.
+
+    bucket(r) = min(n - 1, near + floor((n - near) log(r / near) / log(max_distance / near)))
+
+    r is the distance, n = num_buckets for a causal layer and else num_buckets / 2, near = n / 2,
+    rounded down. A distance below near has a bucket of its own, bucket(r) = r; farther ones share
+    wider and wider ones, and all from max_distance on the last. A key after the query has bucket 0
+    in a causal layer, which hides it, and else n + bucket(r). With fewer queries than keys the
+    queries are the last of the positions, as in `causal_mask`. Raffel et al., section 2.1; the
+    formula is that of their code.
+
+    Args:
+        queries: the number of queries.
+        keys: the number of keys, by default that of the queries.
+        num_buckets: the number of buckets, an even one unless the layer is causal.
+        max_distance: the distance from which on all keys share the last bucket.
+        is_causal: whether the layer sees no key after the query.
+        device: where the result lies.
+
+    Returns:
+        The buckets, (queries, keys), from 0 to num_buckets - 1.
+
+    Raises:
+        TypeError: one of the numbers is no whole number, or is_causal neither True nor False.
+        ValueError: queries or keys below 0, fewer than 2 buckets for a direction, an odd number for
+            two, or a max_distance among the near ones.
+
+    >>> relative_buckets(1, 9, num_buckets=6, max_distance=8, is_causal=True)
+    tensor([[5, 5, 5, 4, 3, 3, 2, 1, 0]])
+    """
+    keys = queries if keys is None else keys
+    check_size("queries", queries, least=0)
+    check_size("keys", keys, least=0)
+    first = _first_distances(num_buckets, max_distance, is_causal)
+    query_positions = torch.arange(keys - queries, keys, device=device)
+    before = rearrange(query_positions, "i -> i 1") - torch.arange(keys, device=device)
+    distance = before.clamp(min=0) if is_causal else before.abs()
+    buckets = torch.bucketize(distance, torch.tensor(first[1:], device=device), right=True)
+    return buckets if is_causal else buckets + len(first) * (before < 0)
+
+
+class RelativeBias(Module):
+    """A learned number for each head and each bucket of distances, to be added to the scores.
+
+    bias(h, i, j) = table[bucket(i, j), h]
+
+    The buckets are those of `relative_buckets`. To be given as `bias`, with an axis for the batch:
+    attention(x, bias=relative(n)[None]). In T5 one table serves all layers, and the scores are not
+    divided by sqrt(d). The table is (num_buckets, num_heads) and starts, as nn.Embedding does, from
+    a normal distribution with mean 0 and standard deviation 1. Raffel et al., section 2.1.
+
+    >>> RelativeBias(num_heads=2)(5).shape
+    torch.Size([2, 5, 5])
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+        is_causal: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Make the table.
+
+        Args:
+            num_heads: the number of heads.
+            num_buckets: the number of buckets, an even one unless the layer is causal.
+            max_distance: the distance from which on all keys share the last bucket.
+            is_causal: whether the layer sees no key after the query.
+            device: where the table lies, by default PyTorch's default device.
+            dtype: its type, by default torch.get_default_dtype().
+
+        Raises:
+            TypeError: one of the numbers is no whole number, or is_causal neither True nor False.
+            ValueError: num_heads below 1, or as `relative_buckets`.
+        """
+        super().__init__()
+        check_size("num_heads", num_heads)
+        _first_distances(num_buckets, max_distance, is_causal)
+        self.max_distance, self.is_causal = max_distance, is_causal
+        self.table = nn.Parameter(torch.empty(num_buckets, num_heads, device=device, dtype=dtype))
+        nn.init.normal_(self.table)
+
+    def forward(self, queries: int, keys: int | None = None) -> Float[Tensor, "h queries keys"]:
+        """Return the bias, (num_heads, queries, keys).
+
+        Args:
+            queries: the number of queries, the last of the positions.
+            keys: the number of keys, by default that of the queries.
+
+        Raises:
+            TypeError: one of the numbers is no whole number.
+            ValueError: one of them is below 0.
+        """
+        buckets = relative_buckets(
+            queries,
+            keys,
+            num_buckets=len(self.table),
+            max_distance=self.max_distance,
+            is_causal=self.is_causal,
+            device=self.table.device,
+        )
+        return rearrange(self.table[buckets], "i j h -> h i j")
+
+    def extra_repr(self) -> str:
+        """Say in `print(module)` what it was made with."""
+        buckets, heads = self.table.shape
+        return f"{heads}, {buckets} buckets up to {self.max_distance}, is_causal={self.is_causal}"
+
+
 class FloaterEncoding(Module):
     """Position vectors that follow a learned differential equation from position to position.
 
@@ -449,17 +612,20 @@ class FloaterEncoding(Module):
     next. Any length can be asked for; it costs 4 * substeps evaluations of f a position, one after
     the other, and the path may grow exponentially with length * step: with initial values and a
     step of 0.1 it is some 50 times as long at position 64 as at 0, with 0.01 hardly longer.
-    W_1 is (hidden_dim, dim + 1), W_2 is (dim, hidden_dim + 1). Initial values as in the authors'
-    code: Xavier-normal for W, 0 for b, Xavier-uniform for p(0), (3, dim).
+    W_1 is (hidden_dim, dim + 1), W_2 is (dim, hidden_dim + 1). Sizes, step and initial values are
+    those of the authors' code: Xavier-normal for W, 0 for b, Xavier-uniform for p(0), (3, dim).
 
-    Liu et al. (2020). The authors' code (github.com/xuanqing94/FLOATER) differs in this: a step is
-    0.01, the hidden layer as wide as dim; every layer has p(0) of its own and one f serves the
-    encoder; the vectors are added to query, key and value after their projections, beside a
-    sinusoidal encoding of the input; gradients come from the adjoint equation; and the path is
-    solved once for 255 positions and then kept for 400 updates, in which neither p(0) nor f learns.
-    Here it is solved at every call, differentiated through its steps, and meant for the inputs:
+    That code (github.com/xuanqing94/FLOATER) adds the vectors to queries, keys and values after
+    their projections, in every layer, beside a sinusoidal encoding of the input:
 
-        p_q, p_k, p_v = floater(length);  attention(x + p_q, x + p_k, x + p_v)
+        p_q, p_k, p_v = floater(length)
+        attend(layer.q_proj(x) + p_q, layer.k_proj(x) + p_k, layer.v_proj(x) + p_v)
+
+    A layer that projects by itself can be given them before: layer(x + p_q, x + p_k, x + p_v) adds
+    W p, learned too, in place of p. The rest differs: there every layer has a p(0) of its own under
+    the one f of the encoder, gradients come from the adjoint equation, and the path is solved once
+    for 255 positions and then kept for 400 updates, in which neither p(0) nor f learns. Here it is
+    solved at every call, and differentiated through its steps. Liu et al. (2020).
 
     >>> floater = FloaterEncoding(dim=8)
     >>> [tuple(p.shape) for p in floater(length=5)]
@@ -470,8 +636,8 @@ class FloaterEncoding(Module):
         self,
         dim: int,
         *,
-        hidden_dim: int = 64,
-        step: float = 0.1,
+        hidden_dim: int | None = None,
+        step: float = 0.01,
         substeps: int = 5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -480,9 +646,9 @@ class FloaterEncoding(Module):
 
         Args:
             dim: the number of features of a position vector.
-            hidden_dim: the number of features between the two layers.
-            step: the time from one position to the next.
-            substeps: how many steps the solver takes for that.
+            hidden_dim: the number of features between the two layers, dim by default.
+            step: the time from one position to the next, 0.01 by default.
+            substeps: how many steps the solver takes for that, 5 by default.
             device: where the parameters lie, by default PyTorch's default device.
             dtype: their type, by default torch.get_default_dtype().
 
@@ -492,6 +658,7 @@ class FloaterEncoding(Module):
         """
         super().__init__()
         check_size("dim", dim)
+        hidden_dim = dim if hidden_dim is None else hidden_dim
         check_size("hidden_dim", hidden_dim)
         check_number("step", step, above=0)
         check_size("substeps", substeps)
@@ -565,11 +732,38 @@ class _WideLinear(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _check_pairs(dim: int, base: float) -> None:
+def _first_distances(num_buckets: int, max_distance: int, is_causal: bool) -> list[int]:
+    """Return the smallest distance in each bucket of a direction.
+
+    From these a bucket is found by comparing whole numbers. The logarithm of the formula, rounded,
+    may fall short of a whole number where it should be one.
+    """
+    check_flag("is_causal", is_causal)
+    check_size("num_buckets", num_buckets, least=2 if is_causal else 4)
+    check_size("max_distance", max_distance)
+    if num_buckets % 2 and not is_causal:
+        raise ValueError(f"num_buckets={num_buckets} must be even: half are for keys after a query")
+    count = num_buckets if is_causal else num_buckets // 2
+    near = count // 2
+    if max_distance <= near:
+        raise ValueError(
+            f"max_distance={max_distance} must be above {near}: of num_buckets={num_buckets} the "
+            "nearest distances have one each"
+        )
+    growth = (max_distance / near) ** (1 / (count - near))
+    far = [math.ceil(near * growth**k - 1e-9) for k in range(count - near)]
+    return [*range(near), *far]
+
+
+def _check_pairs(dim: int, base: float, interpolation: float = 1.0, ntk: float = 1.0) -> None:
     check_size("dim", dim, least=-math.inf)
     if dim < 2 or dim % 2 != 0:
         raise ValueError(f"dim={dim} must be an even number from 2 on: features turn in pairs")
     check_number("base", base, above=0, why="its powers are the wavelengths")
+    check_number("interpolation", interpolation, above=0, why="positions are divided by it")
+    check_number("ntk", ntk, above=0, why="wavelengths are multiplied by its powers")
+    if ntk != 1 and dim == 2:
+        raise ValueError(f"ntk={ntk} changes nothing for dim=2: a single pair has no base")
 
 
 def _check_precision(name: str, tensor: Tensor) -> None:

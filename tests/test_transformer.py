@@ -11,9 +11,10 @@ from sequence_contract import DIM, LayersContract, MaskContract, SequenceCompile
 from torch import nn
 from torch.testing import assert_close
 
-from attnbook import causal_mask, padding_mask, transformer
+from attnbook import KeyValueCache, RotaryEncoding, causal_mask, padding_mask, transformer
 from attnbook.studies import heads
 from attnbook.transformer import (
+    Block,
     Encoder,
     EncoderLayer,
     SentenceEncoder,
@@ -76,6 +77,78 @@ def test_layer_equals_pytorchs(device):
     output, weights = ours.attend(x, real)
     assert_close(output, hidden)
     assert weights.shape == (2, 3, 5, 5) and (weights[1, ..., 3:] == 0).all()
+
+
+def block_and_pytorchs(device, **kwargs):
+    """Return a block and PyTorch's layer in the same order, with the same weights."""
+    ours = Block(12, 3, 20, device=device, dtype=F64, **kwargs)
+    theirs = nn.TransformerEncoderLayer(
+        12, 3, 20, dropout=0.0, activation="gelu", batch_first=True, norm_first=True,
+        device=device, dtype=F64,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_()
+    names = {
+        "attention": "self_attn",
+        "attention_norm": "norm1",
+        "network_norm": "norm2",
+        "network.0": "linear1",
+        "network.2": "linear2",
+    }
+    for name, theirs_name in names.items():
+        state = theirs.get_submodule(theirs_name).state_dict()
+        ours.get_submodule(name).load_state_dict(state)
+    return ours, theirs
+
+
+def test_block_equals_pytorchs_layer_with_the_norm_first(device):
+    ours, theirs = block_and_pytorchs(device)
+    x = torch.randn(2, 5, 12, dtype=F64, device=device)
+    real = padding_mask(torch.tensor([5, 3], device=device), 5)
+    assert_close(ours(x), theirs(x))
+    assert_close(ours(x, real), theirs(x, src_key_padding_mask=~real[:, 0]))
+    ours, theirs = block_and_pytorchs(device, is_causal=True)
+    causal = causal_mask(5, device=device)
+    assert_close(ours(x), theirs(x, src_mask=~causal))
+    assert_close(ours.attend(x)[0], ours(x))
+    hidden = theirs(x, src_mask=~causal, src_key_padding_mask=~real[:, 0])
+    output, weights = ours.attend(x, real)
+    assert_close([ours(x, real), output], [hidden, hidden])
+    assert weights.shape == (2, 3, 5, 5) and (weights[1, ..., 3:] == 0).all()
+
+
+def test_a_blocks_hidden_layer_is_four_times_as_wide_by_default():
+    assert Block(8, 2).network[0].weight.shape == (32, 8)
+    assert repr(Block(8, 2, is_causal=True)).startswith("Block(\n  is_causal=True\n")
+
+
+def test_blocks_step_by_step_are_one_causal_pass(device):
+    """A small decoder: padded in front, grouped heads, rotary positions, a cache for each block."""
+    rotary = RotaryEncoding(4)
+    blocks = nn.ModuleList(
+        Block(16, 4, num_kv_heads=2, rotary=rotary, is_causal=True, device=device, dtype=F64)
+        for _ in range(3)
+    )
+    attention = blocks[0].attention
+    assert attention.rotary is rotary and attention.num_kv_heads == 2
+    x = torch.randn(2, 7, 16, dtype=F64, device=device)
+    mask = torch.arange(7, device=device) >= torch.tensor([[[2]], [[0]]], device=device)
+    expected = x
+    for block in blocks:
+        expected = block(expected, mask)
+    caches, outputs = [KeyValueCache(7) for _ in blocks], []
+    for part in x.split([4, 1, 1, 1], dim=1):
+        for block, cache in zip(blocks, caches, strict=True):
+            part = block.step(part, cache, mask[..., : cache.length + part.shape[1]])  # noqa: PLW2901
+        outputs.append(part)
+    assert_close(torch.cat(outputs, dim=1), expected)
+    assert not outputs[0].requires_grad
+
+
+def test_a_block_that_looks_ahead_takes_no_steps():
+    with pytest.raises(ValueError, match="is_causal=False, but only a block with is_causal=True"):
+        Block(8, 2).step(torch.ones(1, 2, 8), KeyValueCache(3))
 
 
 def encoder(device=None, dtype=F64):
@@ -346,6 +419,11 @@ class TestEncoderLayerSettings(MaskContract, SequenceCompilerContract):
 
     def ask(self, module):
         return {"forward": module, "attend": lambda *inputs: module.attend(*inputs)[0]}
+
+
+class TestBlockSettings(TestEncoderLayerSettings):
+    def make(self, **kwargs):
+        return Block(8, 2, 12, is_causal=True, **kwargs)
 
 
 class TestEncoderSettings(LayersContract, SequenceCompilerContract):

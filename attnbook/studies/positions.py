@@ -77,7 +77,7 @@ class Reader(nn.Module):
             self.added = SinusoidalEncoding(dim)
         if encoding == "learned":
             self.added = LearnedEncoding(max_length, dim)
-        self.floater = FloaterEncoding(dim, substeps=1) if encoding == "FLOATER" else None
+        self.floater = FloaterEncoding(dim, step=0.1, substeps=1) if encoding == "FLOATER" else None
         rotary = RotaryEncoding(dim // heads) if encoding == "rotary" else None
         self.layers = nn.ModuleList(
             Layer(dim, heads, rotary, is_causal=is_causal) for _ in range(layers)
