@@ -18,7 +18,7 @@ import torch
 from matplotlib.patches import Rectangle
 
 from attnbook import datasets, plotting
-from attnbook.studies import dates
+from attnbook.studies import influence
 
 STATIC = Path(__file__).parents[1] / "book" / "_static"
 BLUE, AMBER = "#2f7ab8", "#e0952b"
@@ -107,7 +107,7 @@ def share() -> None:
     """Draw the picture that stands beside a link to the book: 1200 x 630 pixels."""
     state, extra = live.read("translator")
     characters = [datasets.Characters(["".join(extra[side])]) for side in ("source", "target")]
-    translator = dates.Translator(*characters)
+    translator = influence.Translator(*characters)
     translator.load_state_dict(state)
     chinese = extra["example"]
     source = characters[0].encode(["0" * (extra["length"] - 2), chinese])[1:]

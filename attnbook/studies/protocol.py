@@ -68,8 +68,16 @@ def beyond(scores: Mapping[float, float]) -> list[float]:
 
 
 def chosen(tuning: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return for each cell the value with the best score."""
-    return {name: float(max(by, key=by.__getitem__)) for name, by in tuning.items()}
+    """Return for each cell the value with the best score; of several that are as good, the middle.
+
+    >>> chosen({"arm": {"0.01": 0.9, "0.032": 1.0, "0.1": 1.0, "0.32": 1.0, "1": 0.5}})
+    {'arm': 0.1}
+    """
+    found = {}
+    for name, by in tuning.items():
+        best = sorted(float(value) for value, score in by.items() if score == max(by.values()))
+        found[name] = best[len(best) // 2]
+    return found
 
 
 def compare(runs: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
