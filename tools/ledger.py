@@ -648,7 +648,7 @@ def _stored(page: Page, source: str) -> Any:
     if name not in page.studies:
         raise Broken(f"the code of the page names no stored study {name!r}")
     value = _json(page.studies[name])
-    for part in path.split("."):
+    for part in re.split(r"(?<! \d)\.|\.(?!\d)", path):  # "momentum 0.9" is one part
         try:
             value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, ValueError, TypeError):
