@@ -176,7 +176,7 @@ def test_no_fault_of_access(page, scheme, pixels):
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
     with width(page, pixels), mode(page, scheme):
-        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {")) == []
+        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
         small = page.page.eval_on_selector_all(
             "attn-live :is(button, input)",
             "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
