@@ -84,7 +84,11 @@ def main(
     if in_jobs:
         parser.add_argument("--jobs", type=int, help="processes; by default one for each core")
         parser.add_argument("--device", default="cpu", help="where each job runs, e.g. cuda")
-        parser.add_argument("--dask", metavar="ADDRESS", help="a scheduler whose workers run them")
+        parser.add_argument(
+            "--dask",
+            metavar="ADDRESS",
+            help="a scheduler whose workers run them; all need this package",
+        )
         parser.add_argument("--fresh", action="store_true", help="use no job of an earlier start")
     chosen = parser.parse_args()
     settings = quick if chosen.quick else full
