@@ -90,6 +90,10 @@ class OneVector(Translator):
     again for each character.
     """
 
+    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
+        super().__init__(source, target, dim)
+        self.between: nn.Module = nn.Identity()
+
     def attend(
         self,
         source: Int[Tensor, "b j"],
@@ -101,7 +105,7 @@ class OneVector(Translator):
         forwards, backwards = states.chunk(2, dim=-1)
         text = source != Characters.padding
         last = rearrange(text.sum(-1) - 1, "b -> b 1 1").expand(-1, 1, forwards.shape[-1])
-        vector = torch.cat([forwards.gather(1, last), backwards[:, :1]], dim=-1)
+        vector = self.between(torch.cat([forwards.gather(1, last), backwards[:, :1]], dim=-1))
         query, _ = self.decoder(self.target_embedding(written), vector.mT.movedim(-1, 0))
         context = repeat(vector, "b 1 d -> b i d", i=written.shape[1])
         weights = repeat(text / text.sum(-1, keepdim=True), "b j -> b i j", i=written.shape[1])
@@ -130,7 +134,50 @@ class FixedPlaces(Translator):
         return self.logits(torch.cat([query, weights @ value], dim=-1)), weights
 
 
-ARMS = {"attention": Translator, "one vector": OneVector, "fixed places": FixedPlaces}
+def narrow(dim: int) -> nn.Module:
+    """Return a layer from `dim` features to `dim` that lets eight numbers pass."""
+    return nn.Sequential(nn.Linear(dim, BETWEEN), nn.Linear(BETWEEN, dim))
+
+
+class NarrowOneVector(OneVector):
+    """One vector of eight numbers, between halves that may be wide."""
+
+    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
+        super().__init__(source, target, dim)
+        self.between = narrow(dim)
+
+
+class NarrowAttention(Translator):
+    """The translator with keys and values of eight numbers, between halves that may be wide."""
+
+    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
+        super().__init__(source, target, dim)
+        self.keys, self.values = narrow(dim), narrow(dim)
+
+    def attend(
+        self,
+        source: Int[Tensor, "b j"],
+        written: Int[Tensor, "b i"],
+        mask: Bool[Tensor, "#b #i #j"] | None = None,
+    ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
+        """Return the logits of the next characters, and the weights."""
+        read = self.source_embedding(source)
+        states, _ = self.encoder(read)
+        query, _ = self.decoder(self.target_embedding(written))
+        text = rearrange(source != Characters.padding, "b j -> b 1 j")
+        value, key = self.values(read), self.keys(states)
+        context, weights = attend(query, key, value, score=self.score, mask=text)
+        return self.logits(torch.cat([query, context], dim=-1)), weights
+
+
+BETWEEN = 8  # numbers that pass between the halves of the narrow arms
+ARMS = {
+    "attention": Translator,
+    "one vector": OneVector,
+    "fixed places": FixedPlaces,
+    f"attention, {BETWEEN} between": NarrowAttention,
+    f"one vector, {BETWEEN} between": NarrowOneVector,
+}
 LEARNED, TRIED, TESTED = 4000, 500, 500  # dates to learn from, to choose a rate, to measure with
 
 
@@ -324,32 +371,46 @@ def run(
     steps: int,
     longer: int,
     rates: list[float],
+    rates_of_longer: list[float],
     tuning_seeds: int,
     attack_seeds: int,
     narrow: int,
+    wide: int,
 ) -> dict[str, Any]:
     """Tune and train each translator, hide from it what it looks at, then attack what came.
 
     The learning rate of an arm is the one with the least loss on dates for validation.
     """
-    arms = {arm: {"arm": arm, "dim": dim, "steps": steps} for arm in ARMS}
+    both = "attention", "one vector"
+    arms = {arm: {"arm": arm, "dim": dim, "steps": steps} for arm in (*both, "fixed places")}
     arms |= {
-        f"{arm}, {narrow} features": {"arm": arm, "dim": narrow, "steps": steps}
-        for arm in ("attention", "one vector")
+        f"{arm}, {narrow} features": {"arm": arm, "dim": narrow, "steps": steps} for arm in both
     }
+    long = {
+        f"{name}, {longer} steps": {**arms[name], "steps": longer}
+        for name in arms
+        if name not in ("attention", "fixed places")
+    }
+    long |= {
+        f"{arm}, {BETWEEN} between, {wide} features, {longer} steps": {
+            "arm": f"{arm}, {BETWEEN} between",
+            "dim": wide,
+            "steps": longer,
+        }
+        for arm in both
+    }
+    arms |= long
     tuning = tune(
         each,
         learn,
         {name: {**cell, "dates": "validation"} for name, cell in arms.items()},
         setting="lr",
-        values=dict.fromkeys(arms, rates),
+        values={name: rates_of_longer if name in long else rates for name in arms},
         seeds=tuning_seeds,
         score=lambda found: -found["loss"],
     )
     best = chosen(tuning)
     cells = {name: {**cell, "lr": best[name]} for name, cell in arms.items()}
-    for name in ("one vector", f"attention, {narrow} features", f"one vector, {narrow} features"):
-        cells[f"{name}, {longer} steps"] = {**cells[name], "steps": longer}
     runs = {name: repeat_of(each, cell, range(seeds), "results") for name, cell in cells.items()}
     kinds = [found["kinds"] for found in runs["attention"]]
 
@@ -476,9 +537,11 @@ FULL: dict[str, Any] = {
     "steps": 400,
     "longer": 1200,
     "rates": [0.0032, 0.01, 0.032, 0.1, 0.32],
+    "rates_of_longer": [0.0032, 0.01, 0.032],
     "tuning_seeds": 3,
     "attack_seeds": 3,
     "narrow": 8,
+    "wide": 64,
 }
 QUICK: dict[str, Any] = {
     "seeds": 2,
@@ -486,9 +549,11 @@ QUICK: dict[str, Any] = {
     "steps": 6,
     "longer": 7,
     "rates": [0.01],
+    "rates_of_longer": [0.01],
     "tuning_seeds": 1,
     "attack_seeds": 1,
     "narrow": 4,
+    "wide": 8,
 }
 
 if __name__ == "__main__":
