@@ -14,7 +14,7 @@ import torch
 
 from attnbook import studies
 from attnbook.datasets import Characters, date_pairs
-from attnbook.studies import dividing, influence, protocol, temperature
+from attnbook.studies import dividing, influence, protocol, scores, temperature
 from attnbook.studies.runner import Each, sources
 
 RECORDS = {
@@ -213,6 +213,25 @@ def test_arms_differ_in_one_thing():
         assert torch.equal(parameter, scaled.state_dict()[name])
     torch.testing.assert_close(small(asked, keys, values), scaled(asked, keys, values))
     assert (unscaled(asked, keys, values) - scaled(asked, keys, values)).abs().max() > 0.01
+
+
+def test_scores_differ_in_one_thing():
+    """Beside the score all is drawn as for dividing; a start that is asked for is there."""
+    divided = (torch.manual_seed(0), dividing.network("scaled", 64, start="unit"))[1]
+    how = {"seed": 0, "start": "unit", "hidden": None}
+    for arm in ("scaled", "undivided", "additive", "bilinear"):
+        found = scores.network(arm, 64, **how, sd="own").state_dict()
+        assert all(torch.equal(found[name], kept) for name, kept in divided.state_dict().items())
+    spread = {
+        (arm, sd): scores.spread(scores.network(arm, 64, **how, sd=sd), seed=0)
+        for arm in ("undivided", "additive")
+        for sd in ("own", "1", "sqrt(d)")
+    }
+    for arm in ("undivided", "additive"):
+        assert spread[arm, "1"] == pytest.approx(1, rel=1e-3)
+        assert spread[arm, "sqrt(d)"] == pytest.approx(8, rel=1e-3)
+    assert spread["undivided", "own"] == pytest.approx(8, rel=0.2)
+    assert 0.1 < spread["additive", "own"] < 0.3
 
 
 def test_letters_are_open_or_decided():
