@@ -371,7 +371,6 @@ def run(
     steps: int,
     longer: int,
     rates: list[float],
-    rates_of_longer: list[float],
     tuning_seeds: int,
     attack_seeds: int,
     narrow: int,
@@ -386,12 +385,12 @@ def run(
     arms |= {
         f"{arm}, {narrow} features": {"arm": arm, "dim": narrow, "steps": steps} for arm in both
     }
-    long = {
+    arms |= {
         f"{name}, {longer} steps": {**arms[name], "steps": longer}
         for name in arms
         if name not in ("attention", "fixed places")
     }
-    long |= {
+    arms |= {
         f"{arm}, {BETWEEN} between, {wide} features, {longer} steps": {
             "arm": f"{arm}, {BETWEEN} between",
             "dim": wide,
@@ -399,13 +398,12 @@ def run(
         }
         for arm in both
     }
-    arms |= long
     tuning = tune(
         each,
         learn,
         {name: {**cell, "dates": "validation"} for name, cell in arms.items()},
         setting="lr",
-        values={name: rates_of_longer if name in long else rates for name in arms},
+        values=dict.fromkeys(arms, rates),
         seeds=tuning_seeds,
         score=lambda found: -found["loss"],
     )
@@ -537,7 +535,6 @@ FULL: dict[str, Any] = {
     "steps": 400,
     "longer": 1200,
     "rates": [0.0032, 0.01, 0.032, 0.1, 0.32],
-    "rates_of_longer": [0.0032, 0.01, 0.032],
     "tuning_seeds": 3,
     "attack_seeds": 3,
     "narrow": 8,
@@ -549,7 +546,6 @@ QUICK: dict[str, Any] = {
     "steps": 6,
     "longer": 7,
     "rates": [0.01],
-    "rates_of_longer": [0.01],
     "tuning_seeds": 1,
     "attack_seeds": 1,
     "narrow": 4,

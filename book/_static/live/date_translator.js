@@ -103,6 +103,8 @@
       const unknown = characters.filter((c) => !p.source.includes(c));
       field.setAttribute("aria-invalid", unknown.length > 0 || !characters.length);
       if (unknown.length || !characters.length) {
+        answer.textContent = verdict.textContent = "";
+        table.replaceChildren();
         told.textContent = `The network has only ever read these characters: ${p.source.join(" ")}`;
         return;
       }
