@@ -68,6 +68,24 @@ class Lookup(nn.Module):
         return self.logits(context[:, 0])
 
 
+class Swapped(Lookup):
+    """Takes the weights of one score, and learns by the derivatives of another's weights."""
+
+    def __init__(self, score: Score, backwards: Score, dim: int) -> None:
+        super().__init__(score, dim)
+        self.backwards = backwards
+
+    def forward(
+        self, asked: Int[Tensor, "b 1"], keys: Int[Tensor, "b j"], values: Int[Tensor, "b j"]
+    ) -> Float[Tensor, "b values"]:
+        """Return one logit for each possible value."""
+        query = self.q_proj(self.key_embedding(asked))
+        key = self.k_proj(self.key_embedding(keys))
+        taken, felt = (score(query, key).softmax(-1) for score in (self.score, self.backwards))
+        weights = felt + (taken - felt).detach()
+        return self.logits((weights @ self.value_embedding(values))[:, 0])
+
+
 @on_cpu
 def lookups(
     count: int, generator: torch.Generator
@@ -77,6 +95,12 @@ def lookups(
     values = torch.randint(VALUES, (count, PAIRS), generator=generator)
     place = torch.randint(PAIRS, (count, 1), generator=generator)
     return keys.gather(1, place), keys, values, values.gather(1, place)[:, 0]
+
+
+SWAPPED: dict[str, tuple[Score, Score]] = {
+    "unscaled, scaled backwards": (unscaled_score, dot_product_score),
+    "scaled, unscaled backwards": (dot_product_score, unscaled_score),
+}
 
 
 @on_cpu
@@ -89,7 +113,7 @@ def network(arm: str, dim: int, *, start: str) -> Lookup:
     score: Score = dot_product_score if arm == "scaled" else unscaled_score
     if arm == "unscaled, temperature learned":
         score = LearnedTemperature()
-    model = Lookup(score, dim)
+    model = Swapped(*SWAPPED[arm], dim) if arm in SWAPPED else Lookup(score, dim)
     with torch.no_grad():
         for projection in (model.q_proj, model.k_proj):
             if start == "unit":
@@ -193,7 +217,7 @@ def run(
         f"{optimizer}, d = {dim}, {arm}": {"arm": arm, "dim": dim, "optimizer": optimizer}
         for optimizer in rates
         for dim in dims
-        for arm in ARMS
+        for arm in (*ARMS, *(SWAPPED if dim == max(dims) else ()))
     }
     sizes = {"seeds": seeds, "steps": steps, "tuning_seeds": tuning_seeds}
     tuning, curves = _trained(each, cells, rates, speed, **sizes)
