@@ -26,7 +26,7 @@
   }
 
   figure("temperature", [], (element) => {
-    const at = { exponent: 6, scaled: false, temperature: 0, seed: 11 };
+    const at = { exponent: 10, scaled: false, temperature: 0, seed: 11 };
     let query, keys;
 
     function draw() {
