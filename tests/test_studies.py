@@ -12,7 +12,7 @@ import torch
 import attnbook
 from attnbook import studies
 from attnbook.datasets import Characters, date_pairs
-from attnbook.studies import again, dividing, influence, same_task, small_data, stored, warps
+from attnbook.studies import again, dividing, influence, same_task, stored, warps
 
 SHARED = {"__init__", "protocol", "runner"}
 NAMES = sorted({path.stem for path in Path(studies.__file__).parent.glob("*.py")} - SHARED)
@@ -56,9 +56,6 @@ TRAINED = {
     "warps": lambda **to: warps.train(warps.NETWORKS["ST-CNN"], warps.RTS, seed=0, steps=6, **to),
     "same_task": lambda **to: same_task.train(
         same_task.NETWORKS["spatial transformer"], warps.split()[0], seed=0, steps=6, **to
-    ),
-    "small_data": lambda **to: small_data.train(
-        "attention", small_data.parts()[0], steps=6, lr=0.01, shift=True, seed=0, **to
     ),
 }
 
