@@ -55,11 +55,11 @@
       pen.strokeStyle = "#ff7f2a";
       pen.lineWidth = 3;
       pen.beginPath();
-      pen.arc((ring[1] + 0.5) * size, (ring[0] + 0.5) * size, Math.max(9, 0.3 * size), 0, 2 * Math.PI);
+      pen.arc((ring[1] + 0.5) * size, (ring[0] + 0.5) * size, Math.max(7, 0.35 * size), 0, 2 * Math.PI);
       pen.stroke();
     }
     const canvas = (width, label) => make("canvas", { width, height: width, role: "img", "aria-label": label });
-    const titled = (drawn, text) => make("figure", {}, drawn, make("figcaption", {}, text));
+    const titled = (drawn, text) => make("div", {}, drawn, make("span", {}, text));
     const signed = (number) => `${number > 0 ? "+" : ""}${number}`.replace("-", "−");
 
     const places = NEAR.flatMap((r) => NEAR.map((c) => `${signed(r)}, ${signed(c)}`));

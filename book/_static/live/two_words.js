@@ -68,7 +68,7 @@
       body.replaceChildren(...matrix.map((row, i) => make("tr", {}, make("th", { scope: "row" }, at.words[i]),
         ...row.map((number) => {
           const share = most > least && number > least ? (number - least) / (most - least) : 0;
-          return make("td", { style: `background: ${viridis(share)}; color: ${share > 0.6 ? "#000" : "#fff"}` }, written(number));
+          return make("td", { style: `background: ${viridis(share)}; color: ${share > 0.43 ? "#000" : "#fff"}` }, written(number));
         }))));
     }
 
