@@ -1,6 +1,6 @@
 """Does a network that knows what a neighbour is learn from fewer images than one of attention?
 
-Two networks of one size, on MNIST. Cut for want of processor time: at most 1,000 images and 400
+Two networks of one size, on MNIST. Cut for want of processor time: at most 1,000 images and 300
 steps, rates tuned with two seeds, attacks with three and at the largest number of images alone.
 """
 
@@ -356,8 +356,8 @@ def attacks(
 FULL: dict[str, Any] = {
     "seeds": 10,
     "sizes": [50, 200, 1000],
-    "steps": 400,
-    "longer": 1600,
+    "steps": 300,
+    "longer": 1200,
     "rates": [0.0032, 0.01, 0.032, 0.1, 0.32],
     "tuning_seeds": 2,
     "attack_seeds": 3,

@@ -1,7 +1,7 @@
 """Does a deep stack of blocks learn without its residual connections?
 
 Stacks of one, four and eight blocks on MNIST, cut into 16 patches. Cut for want of processor time:
-400 steps, rates tuned with two seeds, half the residuals taken away at eight blocks alone, attacks
+300 steps, rates tuned with two seeds, half the residuals taken away at eight blocks alone, attacks
 with three seeds and at eight blocks.
 """
 
@@ -245,8 +245,8 @@ def said(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 FULL: dict[str, Any] = {
     "seeds": 10,
     "depths": [1, 4, 8],
-    "steps": 400,
-    "longer": 1600,
+    "steps": 300,
+    "longer": 1200,
     "rates": [0.00032, 0.001, 0.0032, 0.01, 0.032],
     "tuning_seeds": 2,
     "attack_seeds": 3,
