@@ -48,13 +48,11 @@ def convolutional() -> nn.Module:
 
 
 class Block(nn.Module):
-    """Attention, then a network on each token; `skipped` says around which a residual leads."""
+    """Attention, then a network on each token; `residual` adds what goes in to both."""
 
-    def __init__(
-        self, dim: int, hidden_dim: int, *, skipped: tuple[str, ...] = ("attention", "network")
-    ) -> None:
+    def __init__(self, dim: int, hidden_dim: int, *, residual: bool = True) -> None:
         super().__init__()
-        self.skipped = skipped
+        self.residual = residual
         self.attention_norm, self.network_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = SelfAttention(dim)
         self.network = nn.Sequential(
@@ -64,9 +62,9 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "b i x"]) -> Float[Tensor, "b i x"]:
         """Return one vector for each token."""
         found = self.attention(self.attention_norm(x))
-        x = x + found if "attention" in self.skipped else found
+        x = x + found if self.residual else found
         found = self.network(self.network_norm(x))
-        return x + found if "network" in self.skipped else found
+        return x + found if self.residual else found
 
 
 class Positions(nn.Module):

@@ -23,11 +23,7 @@ from attnbook.studies.protocol import chosen, compare, holm, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
-# Around which of its two layers a block's input is added to the output.
-ARMS = {
-    "with residuals": ("attention", "network"),
-    "without residuals": (),
-}
+ARMS = {"with residuals": True, "without residuals": False}
 
 
 @on_cpu
@@ -37,7 +33,7 @@ def stack(depth: int, arm: str, *, itself: bool = False) -> nn.Sequential:
     With `itself` queries and keys begin with one matrix, and with scores 16 times as large, so that
     each token looks at itself and is not averaged with others.
     """
-    blocks = [Block(32, 128, skipped=ARMS[arm]) for _ in range(depth)]
+    blocks = [Block(32, 128, residual=ARMS[arm]) for _ in range(depth)]
     with torch.no_grad():
         for block in blocks if itself else []:
             query, key = block.attention.q_proj, block.attention.k_proj
