@@ -161,7 +161,8 @@ def test_arms_of_the_stacks_differ_in_their_residuals():
     (one, other) = (stacks[name].state_dict() for name in residual.ARMS)
     assert all(torch.equal(other[key], value) for key, value in one.items())
     left = {name: residual.apart(stack, images)[-1] for name, stack in stacks.items()}
-    assert left["without residuals"] < 1e-9 < 0.05 < left["itself"] < left["with residuals"]
+    assert left["without residuals"] < 1e-9
+    assert 0.05 < left["itself"] < left["with residuals"]
 
 
 def test_a_study_is_done_again_on_a_gpu_alone(monkeypatch):
