@@ -60,7 +60,7 @@ def apart(model: nn.Sequential, images: Tensor) -> list[float]:
 
     tokens = model[:3](images)
     found = [share(tokens)]
-    for block in model[3]:
+    for block in model[3].children():
         tokens = block(tokens)
         found.append(share(tokens))
     return [float(f"{value:.4g}") for value in found]
