@@ -12,7 +12,17 @@ import torch
 import attnbook
 from attnbook import studies
 from attnbook.datasets import Characters, date_pairs
-from attnbook.studies import again, dividing, influence, same_task, small_data, stored, warps
+from attnbook.studies import (
+    again,
+    dividing,
+    few_images,
+    influence,
+    relating,
+    residual,
+    same_task,
+    stored,
+    warps,
+)
 
 SHARED = {"__init__", "protocol", "runner"}
 NAMES = sorted({path.stem for path in Path(studies.__file__).parent.glob("*.py")} - SHARED)
@@ -56,9 +66,6 @@ TRAINED = {
     "warps": lambda **to: warps.train(warps.NETWORKS["ST-CNN"], warps.RTS, seed=0, steps=6, **to),
     "same_task": lambda **to: same_task.train(
         same_task.NETWORKS["spatial transformer"], warps.split()[0], seed=0, steps=6, **to
-    ),
-    "small_data": lambda **to: small_data.train(
-        "attention", small_data.parts()[0], steps=6, lr=0.01, shift=True, seed=0, **to
     ),
 }
 
@@ -127,6 +134,35 @@ def test_lookups_have_an_answer():
     asked, keys, values, answer = dividing.lookups(50, torch.Generator().manual_seed(0))
     assert all(len(set(row.tolist())) == dividing.PAIRS for row in keys)
     assert torch.equal(values[keys == asked], answer)
+
+
+def test_a_list_holds_its_first_symbol_once_more_or_not():
+    tokens, repeats = relating.sequences(200, 9, torch.Generator().manual_seed(0))
+    assert torch.equal((tokens[:, 1:] == tokens[:, :1]).sum(1), repeats)
+    assert 60 < repeats.sum() < 140
+
+
+def test_an_image_is_moved_by_its_own_shift():
+    images = torch.zeros(2, 9, 9).index_put(
+        (torch.arange(2), *torch.full((2, 2), 4)), torch.ones(2)
+    )
+    moved = few_images.shifted(images, torch.tensor([[1, -3], [2, 0]]))
+    assert torch.nonzero(moved).tolist() == [[0, 5, 6], [1, 1, 4]]
+
+
+def test_arms_of_the_stacks_differ_in_their_residuals():
+    """They start with the same weights; tokens that look at themselves stay apart without any."""
+    images = torch.randn(20, 28, 28, generator=torch.Generator().manual_seed(0))
+    stacks = {}
+    for name in ("with residuals", "without residuals", "itself"):
+        torch.manual_seed(0)
+        arm = "without residuals" if name == "itself" else name
+        stacks[name] = residual.stack(4, arm, itself=name == "itself")
+    (one, other) = (stacks[name].state_dict() for name in residual.ARMS)
+    assert all(torch.equal(other[key], value) for key, value in one.items())
+    left = {name: residual.apart(stack, images)[-1] for name, stack in stacks.items()}
+    assert left["without residuals"] < 1e-9
+    assert 0.05 < left["itself"] < left["with residuals"]
 
 
 def test_a_study_is_done_again_on_a_gpu_alone(monkeypatch):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attnbook import datasets
@@ -51,7 +52,16 @@ def translator() -> tuple[State, dict[str, Any]]:
     }
 
 
-NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {"translator": translator}
+def cat() -> tuple[State, dict[str, Any]]:
+    """Return the picture of the nine maps of the self-attention chapter: no network, but grey."""
+    picture = F.avg_pool2d(datasets.photograph("chelsea")[:, 40:200, 140:300], 5)
+    return {"grey": picture.mean(0)}, {}
+
+
+NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
+    "translator": translator,
+    "cat": cat,
+}
 
 
 def script(name: str, state: State, extra: dict[str, Any]) -> str:

@@ -1,0 +1,116 @@
+// Chapter 2: self-attention of two words, in which every number can be changed.
+(function () {
+  "use strict";
+  const { figure, make, viridis } = window.attnbookLive;
+  const NAMES = { x: "X", q: "W^Q", k: "W^K", v: "W^V" };
+  const START = {
+    x: [[1, 0, 1], [0, 1, 1]],
+    q: [[1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]],
+    k: [[1, 3, 0, 0], [0, 0, 2, 1], [1, 1, 0, 0]],
+    v: [[4, 0, 0, 1], [0, 4, 1, 0], [0, 0, 1, 1]],
+  };
+  const copy = (matrix) => matrix.map((row) => [...row]);
+  const turned = (a) => a[0].map((_, j) => a.map((row) => row[j]));
+  const times = (a, b) => a.map((row) => b[0].map((_, j) => row.reduce((sum, x, i) => sum + x * b[i][j], 0)));
+
+  function softmax(scores) {
+    const top = Math.max(...scores);
+    const powers = scores.map((score) => Math.exp(score - top));
+    const total = powers.reduce((a, b) => a + b, 0);
+    return powers.map((power) => power / total);
+  }
+
+  function look({ x, q, k, v, causal }) {
+    const [query, key, value] = [q, k, v].map((w) => times(x, w));
+    const dots = times(query, turned(key));
+    const scores = dots.map((row, i) => row.map((dot, j) => (causal && j > i ? -Infinity : dot / 2)));
+    const weights = scores.map(softmax);
+    return { query, key, value, dots, scores, weights, output: times(weights, value) };
+  }
+
+  const written = (number) => (number === -Infinity ? "−∞" : String(Math.round(100 * number) / 100).replace("-", "−"));
+
+  figure("two_words", [], (element) => {
+    const at = { words: ["Thinking", "Machines"], causal: false };
+    const names = at.words.map(() => make("th", { scope: "row" }));
+    const fields = {};
+    const told = make("p", { class: "live-told" });
+    const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
+    const mask = make("input", { type: "checkbox", onchange: () => { at.causal = mask.checked; update(); say(); } });
+
+    // A matrix whose entries can be typed, or moved by the arrow keys.
+    function editable(id) {
+      fields[id] = START[id].map((row, i) => row.map((_, j) => make("input", {
+        type: "number", min: -9, max: 9, step: 1, "aria-label": `${NAMES[id]}, row ${i + 1}, column ${j + 1}`,
+        oninput: ({ target }) => {
+          const valid = target.value !== "" && Math.abs(target.valueAsNumber) <= 9;
+          target.setAttribute("aria-invalid", !valid);
+          if (valid) { at[id][i][j] = target.valueAsNumber; update(); }
+        },
+        onchange: () => say(),
+      })));
+      const rows = fields[id].map((row, i) => make("tr", {}, ...(id === "x" ? [names[i]] : []), ...row.map((field) => make("td", {}, field))));
+      return make("table", { class: "live-matrix" }, make("caption", {}, title(id)), make("tbody", {}, ...rows));
+    }
+    function title(id) {
+      return id === "x" ? "X" : make("span", {}, "W", make("sup", {}, id.toUpperCase()));
+    }
+
+    // A matrix that is computed; its cells are as bright as in the book's figures.
+    const shown = {};
+    function result(id, caption) {
+      shown[id] = make("tbody");
+      return make("table", { class: "live-matrix" }, make("caption", {}, caption), shown[id]);
+    }
+    function fill(body, matrix) {
+      const seen = matrix.flat().filter(Number.isFinite);
+      const [least, most] = [Math.min(...seen), Math.max(...seen)];
+      body.replaceChildren(...matrix.map((row, i) => make("tr", {}, make("th", { scope: "row" }, at.words[i]),
+        ...row.map((number) => {
+          const share = most > least && number > least ? (number - least) / (most - least) : 0;
+          return make("td", { style: `background: ${viridis(share)}; color: ${share > 0.43 ? "#000" : "#fff"}` }, written(number));
+        }))));
+    }
+
+    const mixes = [0, 1].map(() => make("div", { class: "live-mix", "aria-hidden": "true" }, make("i"), make("i")));
+    function update() {
+      const found = look(at);
+      names.forEach((name, i) => { name.textContent = at.words[i]; });
+      for (const [id, body] of Object.entries(shown)) fill(body, found[id]);
+      found.weights.forEach((row, i) => row.forEach((weight, j) => {
+        mixes[i].children[j].style.setProperty("--g", weight);
+        mixes[i].children[j].textContent = weight > 0.4 ? `${at.words[j]} ${Math.round(100 * weight)} %` : "";
+      }));
+      const machines = at.words.indexOf("Machines");
+      const half = found.weights[machines][1 - machines] > 0.5;
+      told.textContent = at.words.map((word, i) =>
+        `${word} takes ${written(found.weights[i][i])} of itself and ${written(found.weights[i][1 - i])} of ${at.words[1 - i]}.`)
+        .join(" ") + (half ? " So Machines takes more than half from Thinking." : "");
+    }
+    function say() { spoken.textContent = told.textContent; }
+    function set(changed) {
+      for (const [id, matrix] of Object.entries(changed)) {
+        at[id] = copy(matrix);
+        fields[id].forEach((row, i) => row.forEach((field, j) => { field.value = matrix[i][j]; field.setAttribute("aria-invalid", false); }));
+      }
+      update();
+      say();
+    }
+    const button = (text, onclick) => make("button", { type: "button", onclick }, text);
+
+    element.append(
+      make("div", { class: "live-row" },
+        button("Start again", () => { at.words = ["Thinking", "Machines"]; at.causal = mask.checked = false; set(START); }),
+        button("Queries = keys", () => set({ q: at.k })),
+        button("Swap the words", () => { at.words.reverse(); set({ x: [at.x[1], at.x[0]] }); }),
+        make("label", {}, mask, " causal mask")),
+      ...mixes, told, spoken,
+      make("div", { class: "live-matrices" }, editable("x"), editable("q"), editable("k"), editable("v")),
+      make("div", { class: "live-matrices" }, result("query", "queries"), result("key", "keys"), result("value", "values"),
+        result("scores", "scores"), result("weights", "weights"), result("output", "output")));
+    element.look = look;
+    Object.assign(at, START);
+    set(START);
+    spoken.textContent = "";
+  });
+})();
