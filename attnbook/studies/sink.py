@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnbook.attention import attend
 from attnbook.datasets import on_cpu
@@ -19,7 +19,7 @@ from attnbook.studies import main
 from attnbook.studies.heads import sentences
 from attnbook.studies.protocol import compare, holm
 from attnbook.studies.runner import Each
-from attnbook.transformer import Encoder, SentenceEncoder
+from attnbook.transformer import Encoder, EncoderLayer, SentenceEncoder
 
 SHORT = [
     f"The {who} {does} the {whom}."
@@ -43,9 +43,14 @@ def untrained() -> Encoder:
     return Encoder(30_522, 384, 12, 6, 1_536, max_length=512)
 
 
-def parts(layer: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+def layers_of(encoder: Encoder) -> list[EncoderLayer]:
+    """Return the layers of an encoder."""
+    return cast("list[EncoderLayer]", [*encoder.layers])
+
+
+def parts(layer: EncoderLayer, x: Tensor) -> tuple[Tensor, ...]:
     """Return queries, keys, values, (b, heads, n, d), and W_o, (heads, d, out), of a layer."""
-    own: Any = layer.attention
+    own = layer.attention
     split = (
         rearrange(project(x), "b n (heads d) -> b heads n d", heads=own.num_heads)
         for project in (own.q_proj, own.k_proj, own.v_proj)
@@ -64,7 +69,7 @@ def shares(encoder: Encoder, tokens: Int[Tensor, "1 n"]) -> dict[str, Float[Tens
     """
     found: dict[str, list[Tensor]] = {}
     x = encoder._embed(tokens)
-    for layer in encoder.layers:
+    for layer in layers_of(encoder):
         query, key, value, weight = parts(layer, x)
         _, weights = attend(query, key, value)
         weights = weights[0, :, 1:-1]
@@ -99,7 +104,7 @@ def changed(
     x = encoder._embed(tokens).expand(len(hidden), -1, -1)
     other = ~torch.eye(n, dtype=torch.bool, device=tokens.device)
     other[[0, -1]] = False
-    for number, layer in enumerate(encoder.layers):
+    for number, layer in enumerate(layers_of(encoder)):
         query, key, value, _ = parts(layer, x)
         closed = other & rearrange(hidden[:, number], "b j -> b 1 1 j")
         _, weights = attend(query, key, value, mask=~closed)
@@ -145,7 +150,7 @@ def measure(*, texts: list[str], first: int, device: str = "cpu") -> list[dict[s
 def cls_values(encoder: Encoder, tokens: Tensor) -> Float[Tensor, "layer features"]:
     """Return the values of [CLS], all heads of a layer beside each other."""
     found, x = [], encoder._embed(tokens)
-    for layer in encoder.layers:
+    for layer in layers_of(encoder):
         found.append(layer.attention.v_proj(x[0, 0]))
         x = layer(x)
     return torch.stack(found)
