@@ -179,19 +179,25 @@ def kept(
 
 
 def run(
-    each: Each, *, count: int | None, heads: list[int], removed: list[int], orders: int
+    each: Each,
+    *,
+    count: int | None,
+    layers: list[int],
+    heads: list[int],
+    removed: list[int],
+    orders: int,
 ) -> dict[str, Any]:
     """Remove each head in two ways, then many at once, and attack what came."""
     (base,) = each(whole, [{"count": count}], "all heads")
     by = {"count": count, "heads": heads}
     singles = {
-        arm: _by_layer(each, [{**by, "layer": n, "arm": arm} for n in range(LAYERS)])
+        arm: _by_layer(each, [{**by, "layer": n, "arm": arm} for n in layers])
         for arm in ("set to 0", "set to its mean")
     }
     comparisons = {
         f"{arm}, layer {n + 1}, head {head + 1}": mcnemar(row["found"], base["all heads"]["found"])
-        for arm, layers in singles.items()
-        for n, rows in enumerate(layers)
+        for arm, of_layers in singles.items()
+        for n, rows in zip(layers, of_layers, strict=True)
         for head, row in zip(heads, rows, strict=True)
     }
     return {
@@ -207,15 +213,15 @@ def run(
             **{
                 arm: [
                     [round(share(row) - share(base["all heads"]), 4) for row in rows]
-                    for rows in layers
+                    for rows in of_layers
                 ]
-                for arm, layers in singles.items()
+                for arm, of_layers in singles.items()
             },
-            **together(each, singles["set to 0"], count, heads, removed, orders),
+            **together(each, singles["set to 0"], count, layers, heads, removed, orders),
         },
         "curve": {},
         "comparisons": holm(comparisons),
-        "attacks": attacks(each, singles, base["all heads"], by),
+        "attacks": attacks(each, singles, base["all heads"], layers, by),
     }
 
 
@@ -249,6 +255,7 @@ def together(
     each: Each,
     singles: list[list[dict[str, Any]]],
     count: int | None,
+    layers: list[int],
     heads: list[int],
     removed: list[int],
     orders: int,
@@ -262,11 +269,11 @@ def together(
     for half in (0, 1):
         cosine = {
             (n, head): fmean(row["cosine"][1 - half :: 2])
-            for n, rows in enumerate(singles)
+            for n, rows in zip(layers, singles, strict=True)
             for head, row in zip(heads, rows, strict=True)
         }
         least.append(sorted(cosine, key=cosine.__getitem__, reverse=True))
-        best.append([min(heads, key=lambda head: cosine[n, head]) for n in range(LAYERS)])
+        best.append([min(heads, key=lambda head: cosine[n, head]) for n in layers])
     drawn = [random.Random(seed).sample(least[0], len(least[0])) for seed in range(orders)]
 
     def rest(order: list[tuple[int, int]], number: int) -> list[list[int]]:
@@ -280,7 +287,8 @@ def together(
     for half in (0, 1):
         jobs += [{"heads": rest(least[half], number), "half": half} for number in [0, *removed]]
         jobs += [{"heads": rest(o, number), "half": half} for o in drawn for number in removed]
-        jobs += [{"heads": all_but(n, best[half][n]), "half": half} for n in range(LAYERS)]
+        alone = zip(layers, best[half], strict=True)
+        jobs += [{"heads": all_but(n, head), "half": half} for n, head in alone]
     rows = each(kept, [{**job, "count": count} for job in jobs], "together")
     halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     found = iter([round(fmean(a["found"] + b["found"]), 4) for a, b in zip(*halves, strict=True)])
@@ -292,12 +300,16 @@ def together(
     result["removed together, random heads"] = {
         f"{number}": [order[f"{number}"] for order in of_orders] for number in removed
     }
-    result["one head kept in layer"] = {f"{n + 1}": next(found) for n in range(LAYERS)}
+    result["one head kept in layer"] = {f"{n + 1}": next(found) for n in layers}
     return result
 
 
 def attacks(
-    each: Each, singles: dict[str, Any], base: dict[str, Any], by: dict[str, Any]
+    each: Each,
+    singles: dict[str, Any],
+    base: dict[str, Any],
+    layers: list[int],
+    by: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Return what was tried to overturn what the study says, and what came."""
     found = []
@@ -305,9 +317,9 @@ def attacks(
         ("found backwards", "the first sentence looked for, given the second"),
         ("rank", "1 / place of the sentence, Student's t"),
     ):
-        for arm, layers in singles.items():
+        for arm, of_layers in singles.items():
             test = compare if what == "rank" else mcnemar
-            rows = [row for rows in layers for row in rows]
+            rows = [row for rows in of_layers for row in rows]
             tests = holm({f"{n}": test(row[what], base[what]) for n, row in enumerate(rows)})
             clear = [one["mean"] for one in tests.values() if one["p_holm"] < 0.05]
             came = {
@@ -319,12 +331,12 @@ def attacks(
             }
             found.append({"tried": f"{tried}, {arm}", "came": came})
     cosine = {
-        arm: [share(row, "cosine") for rows in layers for row in rows]
-        for arm, layers in singles.items()
+        arm: [share(row, "cosine") for rows in of_layers for row in rows]
+        for arm, of_layers in singles.items()
     }
     came = {arm: {"least": min(c), "mean": round(fmean(c), 4)} for arm, c in cosine.items()}
     found.append({"tried": "cosine with the true vectors", "came": came})
-    two = [{**by, "layer": n, "heads": by["heads"][:2], "arm": "pushed"} for n in range(LAYERS)]
+    two = [{**by, "layer": n, "heads": by["heads"][:2], "arm": "pushed"} for n in layers]
     pushed = [row for rows in _by_layer(each, two) for row in rows]
     zero = [row for rows in singles["set to 0"] for row in rows[:2]]
     came = {
@@ -339,11 +351,12 @@ def attacks(
 
 FULL: dict[str, Any] = {
     "count": None,
+    "layers": list(range(LAYERS)),
     "heads": list(range(HEADS)),
     "removed": [9, 18, 36, 54, 63],
     "orders": 3,
 }
-QUICK: dict[str, Any] = {"count": 4, "heads": [0], "removed": [3], "orders": 1}
+QUICK: dict[str, Any] = {"count": 3, "layers": [5], "heads": [0], "removed": [1], "orders": 1}
 
 if __name__ == "__main__":
     main(run, full=FULL, quick=QUICK)
