@@ -28,7 +28,7 @@ from attnbook.exercises import Case, checker
 pytestmark = pytest.mark.book
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
-SECOND = {"attention", "self_attention"}  # chapters that are written anew
+SECOND = {"attention", "multi_head_attention", "self_attention"}  # chapters written anew
 ADDRESS = Address("https://github.com/someone/attnbook", "main")
 
 

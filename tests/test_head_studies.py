@@ -6,7 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from attnbook import costs
-from attnbook.studies import heads_sweep, own_position, places
+from attnbook.studies import heads_sweep, own_position, places, sink
+from attnbook.transformer import Encoder
 
 
 def test_tied_projections_look_at_themselves():
@@ -51,3 +52,46 @@ def test_unseen_text_is_not_trained_on():
     training, unseen, characters = heads_sweep.manual()
     assert len(unseen) > 1000 and max(int(training.max()), int(unseen.max())) < characters
     assert torch.equal(training[0, -1], training[1, 0])  # windows share one character
+
+
+def small_encoder():
+    torch.manual_seed(0)
+    return Encoder(50, dim=24, num_heads=12, num_layers=6, hidden_dim=16, max_length=9).eval()
+
+
+def test_what_is_hidden_or_silent_for_words():
+    encoder, tokens = small_encoder(), torch.arange(7)[None]
+    none = torch.zeros(1, 6, 7, dtype=torch.bool)
+    assert_close(sink.changed(encoder, tokens, none, none), encoder(tokens))
+    last = none.clone()
+    last[:, :, 6] = True
+    mask = torch.ones(7, 7, dtype=torch.bool)
+    mask[1:-1, 6] = False  # words may not look, [CLS] and [SEP] may
+    assert_close(sink.changed(encoder, tokens, last, none), encoder(tokens, mask))
+    last[:, :5] = False  # in the last layer alone
+    silent = sink.changed(encoder, tokens, none, last)
+    mean = torch.zeros(6, 24)
+    assert_close(sink.changed(encoder, tokens, none, last, mean), silent)
+    values = encoder.layers[5].attention.v_proj
+    values.register_forward_hook(lambda module, inputs, out: out * (torch.arange(7) < 6)[:, None])
+    assert_close(silent[:, 1:-1], encoder(tokens)[:, 1:-1])
+
+
+def test_shares_of_the_first_token():
+    encoder, tokens = small_encoder(), torch.arange(7)[None]
+    found = sink.shares(encoder, tokens)
+    _, weights = encoder.attend(tokens)
+    assert_close(found["weight"], weights[0, :, :, 1:-1, 0].mean(-1))
+    for layer in encoder.layers:  # all tokens hand over the same: the shares are those of weight
+        torch.nn.init.zeros_(layer.attention.v_proj.weight)
+        torch.nn.init.ones_(layer.attention.v_proj.bias)
+    found = sink.shares(encoder, tokens)
+    assert_close(found["content"], found["weight"])
+    assert_close(found["length"], torch.ones(6, 12))
+
+
+def test_random_words_are_looked_at_as_much_as_the_first_token():
+    looked_at = torch.tensor([0.35, 0.1, 0.1, 0.1, 0.1, 0.1, 0.15])
+    word, several = sink.random_words(0, looked_at)
+    assert 1 <= word <= 5 and several.sum() == 4 and several[word] and not several[[0, 6]].any()
+    assert sink.random_words(0, looked_at + 5 * (looked_at == 0.35))[1].sum() == 5

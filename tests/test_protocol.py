@@ -46,7 +46,8 @@ def faults(record):
             found.append(f"{name}: not the best value is taken")
         if best in (values[0], values[-1]):
             found.append(f"{name}: chosen at the edge")
-    if len(set(record["seeds"])) < 10 or not record["curve"]:
+    trained = record["tuning"]  # what trains nothing is paired by sentence, and has no curve
+    if len(set(record["seeds"])) < 10 or bool(record["curve"]) != bool(trained):
         found.append("fewer than ten seeds, or no curve")
     for name, one in record["comparisons"].items():
         if one["seeds"] != len(record["seeds"]) or not {"mean", "half", "smallest"} <= set(one):

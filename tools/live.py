@@ -1,5 +1,7 @@
 """Train the networks of the live figures as their chapters do, and write their weights.
 
+The heads of a published encoder are not trained; theirs are attention weights of some sentences.
+
 python tools/live.py                 all of them
 python tools/live.py translator      one
 
@@ -24,8 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnbook import datasets
+from attnbook.studies import heads as studied_heads
 from attnbook.studies import influence
 from attnbook.training import fit
+from attnbook.transformer import SentenceEncoder
 
 FOLDER = Path(__file__).parents[1] / "book" / "_static" / "live"
 SCRIPT = re.compile(r'attnbookLive\.network\("(\w+)", (.*),\n"(.*)"\);\n', re.DOTALL)
@@ -58,9 +62,18 @@ def cat() -> tuple[State, dict[str, Any]]:
     return {"grey": picture.mean(0)}, {}
 
 
+def heads() -> tuple[State, dict[str, Any]]:
+    """Return what the heads of a published encoder look at in three sentences, not its weights."""
+    published = SentenceEncoder()
+    found = [studied_heads.example(published, sentence) for sentence in studied_heads.EXAMPLES]
+    state = {f"sentence {n}": weights for n, (_, weights) in enumerate(found)}
+    return state, {"sentences": studied_heads.EXAMPLES, "tokens": [tokens for tokens, _ in found]}
+
+
 NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
     "translator": translator,
     "cat": cat,
+    "heads": heads,
 }
 
 

@@ -18,8 +18,11 @@ from attnbook.transformer import Encoder, SentenceEncoder
 MEASURES = ("itself", "previous", "next", "[CLS]", "[SEP]", "itself, words only",
             "previous, words only", "next, words only")  # fmt: skip
 
-EXAMPLE = "The following methods can be defined to implement container objects."
-EXAMPLE_HEADS = ((1, 3), (2, 9), (3, 8))  # layer and head, counted from 1
+EXAMPLES = (
+    "The dog bites the man.",
+    "The man bites the dog.",
+    "The following methods can be defined to implement container objects.",
+)
 
 
 def sentences(count: int) -> list[str]:
@@ -59,14 +62,10 @@ def count_looks(encoder: Encoder, texts: list[Tensor]) -> Float[Tensor, "text me
 
 
 @torch.no_grad()
-def example(published: SentenceEncoder) -> dict[str, Any]:
-    """Return the words of EXAMPLE and the weights, (queries, keys), that three heads give them."""
-    weights = published.encoder.attend(published.tokenize([EXAMPLE])[0])[1][0]
-    shown = {f"layer {a}, head {b}": weights[a - 1, b - 1] for a, b in EXAMPLE_HEADS}
-    return {"words": published.tokenizer.encode(EXAMPLE).tokens} | {
-        name: [[round(weight, 3) for weight in row] for row in matrix.tolist()]
-        for name, matrix in shown.items()
-    }
+def example(published: SentenceEncoder, sentence: str) -> tuple[list[str], Tensor]:
+    """Return the tokens of a sentence, and the weights, (layer, head, query, key)."""
+    weights = published.encoder.attend(published.tokenize([sentence])[0])[1][0]
+    return published.tokenizer.encode(sentence).tokens, weights
 
 
 @on_cpu
@@ -79,11 +78,15 @@ def run(*, count: int) -> dict[str, Any]:
     lengths = torch.tensor([text.shape[1] for text in texts])
     found = count_looks(published.encoder, texts)
     halves = found[::2].mean(0) - found[1::2].mean(0)
+    tokens, weights = example(published, EXAMPLES[0])
     return {
         "words and parts of words": int((lengths - 2).sum()),
         "even": round((1 / lengths).mean().item(), 4),
         "even, words only": round((1 / (lengths - 2)).mean().item(), 4),
-        "example": example(published),
+        "example": {
+            "tokens": tokens,
+            "weights, thousandths": (1000 * weights).round().int().tolist(),
+        },
         "published": rounded(found.mean(0)),
         "random weights": rounded(count_looks(control, texts).mean(0)),
         "largest difference between halves": round(halves.abs().max().item(), 4),

