@@ -320,7 +320,7 @@ def attacks(
         came = repeat(each, jobs, block, f"attack: {what}")
         found.append({"tried": what, "came": {name: summary(runs) for name, runs in came.items()}})
     ends = {min(dims): max(dims), max(dims): min(dims)}
-    retuned: dict[str, dict[str, dict[str, Any]]] = {
+    tuned_anew: dict[str, dict[str, dict[str, Any]]] = {
         "SGD": {arm: {"optimizer": "SGD"} for arm in ARMS},
         "additive scores that start with standard deviation 1": {"additive": {"sd": "1"}},
         "additive scores that start with standard deviation sqrt(d)": {
@@ -329,7 +329,7 @@ def attacks(
         "the scaled dot product of W q and U k": {"scaled": {"arm": "bilinear"}},
         "as many hidden features as the other d": {"additive": {}},
     }
-    for what, changed in retuned.items():
+    for what, changed in tuned_anew.items():
         varied = {
             f"d = {dim}, {arm}": {**cells[f"d = {dim}, {arm}"], **settings}
             for dim in ends
