@@ -26,32 +26,39 @@ def test_own_weight_of_a_layer_that_looks_at_itself():
 
 def test_answers_are_the_values_at_the_places():
     generator = torch.Generator().manual_seed(0)
-    for one_hot in (False, True):
+    for kind in ("normal", "uniform", "symbols"):
         asked, values, answers = places.questions(
-            50, generator, places=3, length=6, values=4, one_hot=one_hot
+            5000, generator, places=3, length=6, values=4, kind=kind
         )
         assert (asked.sum(1) <= 1).all() and (asked.sum(-1) == 1).all()
         assert_close(asked @ values, answers)
-        assert ((values == 0) | (values == 1)).all() == one_hot
+        assert ((values == 0) | (values == 1)).all() == (kind == "symbols")
+        if kind != "symbols":
+            assert abs(values.mean()) < 0.02 and abs(values.std() - 1) < 0.02
 
 
-def test_the_number_of_heads_changes_no_number_of_parameters():
-    for make in (own_position.PatchReader, lambda heads: heads_sweep.CharacterModel(heads, 50)):
-        assert len({costs.parameters(make(heads)) for heads in (1, 4, 32)}) == 1
+def test_a_second_layer_asks_on_with_what_the_first_has_read():
+    sizes = {"places": 2, "length": 6, "values": 2}
+    model = places.TwoLayers(1, dim=16, **sizes)
+    generator = torch.Generator().manual_seed(0)
+    asked, values, _ = places.questions(1, generator, kind="normal", **sizes)
+    seen = []
+    model.second.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(asked, values)
+    model(asked, 2 * values)
+    assert not torch.allclose(seen[0], seen[1])
 
 
-def test_characters_see_no_future():
-    model = heads_sweep.CharacterModel(2, 50)
-    text = torch.randint(50, (2, 9))
-    changed = text.clone()
-    changed[:, 5:] = 0
-    assert_close(model(text)[:, :5], model(changed)[:, :5])
-
-
-def test_unseen_text_is_not_trained_on():
-    training, unseen, characters = heads_sweep.manual()
-    assert len(unseen) > 1000 and max(int(training.max()), int(unseen.max())) < characters
-    assert torch.equal(training[0, -1], training[1, 0])  # windows share one character
+def test_keys_may_hold_the_value():
+    sizes = {"places": 2, "length": 6, "values": 2}
+    asked, values, _ = places.questions(1, torch.Generator().manual_seed(0), kind="normal", **sizes)
+    for reader in ("one layer", "keys with values"):
+        model = places.READERS[reader](1, dim=16, **sizes)
+        seen = []
+        model.attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))  # noqa: B023
+        model(asked, values)
+        model(asked, 2 * values)
+        assert torch.equal(*seen) == (reader == "one layer")
 
 
 def small_encoder():
@@ -95,3 +102,22 @@ def test_random_words_are_looked_at_as_much_as_the_first_token():
     word, several = sink.random_words(0, looked_at)
     assert 1 <= word <= 5 and several.sum() == 4 and several[word] and not several[[0, 6]].any()
     assert sink.random_words(0, looked_at + 5 * (looked_at == 0.35))[1].sum() == 5
+
+
+def test_the_number_of_heads_changes_no_number_of_parameters():
+    for make in (own_position.PatchReader, lambda heads: heads_sweep.CharacterModel(heads, 50)):
+        assert len({costs.parameters(make(heads)) for heads in (1, 4, 32)}) == 1
+
+
+def test_characters_see_no_future():
+    model = heads_sweep.CharacterModel(2, 50)
+    text = torch.randint(50, (2, 9))
+    changed = text.clone()
+    changed[:, 5:] = 0
+    assert_close(model(text)[:, :5], model(changed)[:, :5])
+
+
+def test_unseen_text_is_not_trained_on():
+    training, unseen, characters = heads_sweep.manual()
+    assert len(unseen) > 1000 and max(int(training.max()), int(unseen.max())) < characters
+    assert torch.equal(training[0, -1], training[1, 0])  # windows share one character
