@@ -83,7 +83,7 @@ def test_figures_have_the_ground_of_the_page_and_lettering_that_can_be_read(
     with width(chapter, pixels), mode(chapter, scheme):
         figures = chapter.page.evaluate(FIGURES)
         # Of the eight of the attention chapter a live one takes the place of one.
-        assert len(figures) == {"book/attention": 7, "book/spatial_transformer": 8}[chapter.name]
+        assert len(figures) == {"book/attention": 9, "book/spatial_transformer": 8}[chapter.name]
         for figure in figures:
             assert figure["inside"]
             assert figure["corners"] == [[*GROUND[scheme]]] * 2
@@ -118,7 +118,7 @@ def test_paper_gets_black_on_white(chapter: Visit) -> None:
         chapter.page.emulate_media(media="print")
         for kind, shown in (("light", "block"), ("dark", "none")):
             images = chapter.page.locator(f".book-figure img.only-{kind}").all()
-            assert len(images) == 8
+            assert len(images) == 10
             for image in images:
                 assert image.evaluate("e => getComputedStyle(e).display") == shown
         chapter.page.emulate_media(media="screen")
