@@ -266,11 +266,12 @@ def test_only_parameters_that_learn_are_counted():
         for arm in influence.ARMS
     }
     counts = {arm: found["parameters"] for arm, found in counts.items()}
-    # One vector needs no score: two matrices and a vector. Fixed places have no encoder either (two
-    # GRUs of 4 features), but a weight for each pair of 24 places.
+    # The dot product learns nothing; the additive score has two matrices and a vector. Fixed places
+    # have no encoder (two GRUs of 4 features), but a weight for each pair of 24 places.
     score, encoder = 2 * 8 * 8 + 8, 2 * (3 * 4 * (8 + 4) + 6 * 4)
-    assert counts["attention"] - counts["one vector"] == score
-    assert counts["attention"] - counts["fixed places"] == score + encoder - 24 * 24
+    assert counts["attention"] == counts["one vector"]
+    assert counts["attention, additive score"] - counts["attention"] == score
+    assert counts["attention"] - counts["fixed places"] == encoder - 24 * 24
 
 
 def test_influence_of_a_reader_that_copies():

@@ -17,6 +17,7 @@ from attnbook.studies import (
     dividing,
     few_images,
     influence,
+    lengths,
     relating,
     residual,
     same_task,
@@ -128,6 +129,18 @@ def test_translator_sees_no_padding_and_no_future(device):
     only_start[..., 0] = True
     _, weights = model.attend(source, target[:, :-1], only_start)
     assert (weights[..., 0] == 1).all()
+
+
+def test_numerals_are_digits_and_can_be_read_from_their_end():
+    read, digits = lengths.numerals([3, 1, 16], seed=0)
+    assert [[lengths.READ.index(one) for one in text] for text in read] == [
+        [int(one) for one in text] for text in digits
+    ]
+    assert [*map(len, read)] == [3, 1, 16]
+    characters = Characters([lengths.READ])
+    source = lengths.turned(characters.encode(read))
+    assert (source[:, 0] == Characters.start).all()
+    assert characters.decode(source[:, 1:]) == [text[::-1] for text in read]
 
 
 def test_lookups_have_an_answer():

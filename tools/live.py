@@ -44,7 +44,7 @@ def translator() -> tuple[State, dict[str, Any]]:
     characters = [datasets.Characters(texts) for texts in sides]
     source, target = (c.encode(texts) for c, texts in zip(characters, sides, strict=True))
     model = influence.Translator(*characters)
-    fit(model, influence.loss, (source[:4000], target[:4000]), steps=400, batch_size=32, lr=1e-2)
+    fit(model, influence.loss, (source[:4000], target[:4000]), steps=400, batch_size=32, lr=2e-2)
     # The date of the chapter's heat map.
     shown = next(p for p in pairs[4000:] if p.style == "full" and len(p.english) == 17)
     return model.state_dict(), {

@@ -15,7 +15,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attnbook.attention import AdditiveScore, attend
+from attnbook.attention import AdditiveScore, Score, attend, dot_product_score
 from attnbook.datasets import Characters, DatePair, date_pairs, on_cpu
 from attnbook.studies import main
 from attnbook.studies.protocol import chosen, compare, holm, tune
@@ -36,10 +36,16 @@ class Translator(nn.Module):
         self.encoder = nn.GRU(dim, dim // 2, bidirectional=True, batch_first=True)
         self.target_embedding = nn.Embedding(len(target), dim)
         self.decoder = nn.GRU(dim, dim, batch_first=True)
-        self.score = AdditiveScore(dim, dim, dim)
+        self.score: Score = dot_product_score
         self.logits = nn.Sequential(
             nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, len(target))
         )
+
+    def read(self, source: Int[Tensor, "b j"]) -> tuple[Tensor, Tensor]:
+        """Return a key and a value for each character of the source."""
+        value = self.source_embedding(source)
+        key, _ = self.encoder(value)
+        return key, value
 
     def attend(
         self,
@@ -51,8 +57,7 @@ class Translator(nn.Module):
 
         Padding is never attended to; `mask` may forbid more.
         """
-        value = self.source_embedding(source)
-        key, _ = self.encoder(value)
+        key, value = self.read(source)
         query, _ = self.decoder(self.target_embedding(written))
         text = rearrange(source != Characters.padding, "b j -> b 1 j")
         mask = text if mask is None else text & mask
@@ -83,6 +88,14 @@ def loss(model: nn.Module, source: Tensor, target: Tensor) -> Tensor:
     )
 
 
+class AdditiveTranslator(Translator):
+    """The same with the score of the first translator that looked back, a small network."""
+
+    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
+        super().__init__(source, target, dim)
+        self.score = AdditiveScore(dim, dim, dim)
+
+
 class OneVector(Translator):
     """The same with the whole text in one vector: the last states of the encoder, both ways.
 
@@ -101,6 +114,8 @@ class OneVector(Translator):
         mask: Bool[Tensor, "#b #i #j"] | None = None,
     ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
         """Return the logits of the next characters, and equal weights, since none are made."""
+        if mask is not None:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}, but no place is looked at here")
         states, _ = self.encoder(self.source_embedding(source))
         forwards, backwards = states.chunk(2, dim=-1)
         text = source != Characters.padding
@@ -129,8 +144,9 @@ class FixedPlaces(Translator):
         value = self.source_embedding(source)
         query, _ = self.decoder(self.target_embedding(written))
         text = rearrange(source != Characters.padding, "b j -> b 1 j")
+        mask = text if mask is None else text & mask
         scores = self.places[: written.shape[1], : source.shape[1]]
-        weights = scores.masked_fill(~text, float("-inf")).softmax(-1)
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
         return self.logits(torch.cat([query, weights @ value], dim=-1)), weights
 
 
@@ -154,25 +170,16 @@ class NarrowAttention(Translator):
         super().__init__(source, target, dim)
         self.keys, self.values = narrow(dim), narrow(dim)
 
-    def attend(
-        self,
-        source: Int[Tensor, "b j"],
-        written: Int[Tensor, "b i"],
-        mask: Bool[Tensor, "#b #i #j"] | None = None,
-    ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
-        """Return the logits of the next characters, and the weights."""
-        read = self.source_embedding(source)
-        states, _ = self.encoder(read)
-        query, _ = self.decoder(self.target_embedding(written))
-        text = rearrange(source != Characters.padding, "b j -> b 1 j")
-        value, key = self.values(read), self.keys(states)
-        context, weights = attend(query, key, value, score=self.score, mask=text)
-        return self.logits(torch.cat([query, context], dim=-1)), weights
+    def read(self, source: Int[Tensor, "b j"]) -> tuple[Tensor, Tensor]:
+        """Return a key and a value of eight numbers' worth for each character of the source."""
+        key, value = super().read(source)
+        return self.keys(key), self.values(value)
 
 
 BETWEEN = 8  # numbers that pass between the halves of the narrow arms
 ARMS = {
     "attention": Translator,
+    "attention, additive score": AdditiveTranslator,
     "one vector": OneVector,
     "fixed places": FixedPlaces,
     f"attention, {BETWEEN} between": NarrowAttention,
@@ -356,7 +363,7 @@ def learn(
         # Without what an arm inherits and does not use.
         "parameters": sum(p.numel() for p in model.parameters() if p.grad is not None),
     }
-    if arm == "attention" and dates == "test":
+    if arm.startswith("attention") and "between" not in arm and dates == "test":
         other = characters[0].encode([another_month(pair) for pair in pairs]).to(device)
         other = F.pad(other, (0, source.shape[1] - other.shape[1]))
         found["kinds"] = influence(model, pairs, source, target, other)
@@ -482,10 +489,6 @@ def read_otherwise(kinds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any
         "another month in the source, nothing hidden": ("later letter", "changed, another month"),
         "equal weights in place of the learned ones": ("later letter", "changed, equal weights"),
         "each date's weights shuffled": ("later letter", "changed, shuffled weights"),
-        "only letters whose largest weight is above 0.9": (
-            "later letter",
-            "changed, largest hidden, heavy",
-        ),
         "a place hidden that is not looked at most": ("later letter", "changed, one other hidden"),
         "letters 2 and 3 of months with J, M, A against all other later ones": (
             "of",
@@ -513,6 +516,7 @@ def attacks(
         "three times the learning rate": {"attention": {**attention, "lr": round(3 * rate, 6)}},
         "a third of the learning rate": {"attention": {**attention, "lr": round(rate / 3, 6)}},
         "another block of seeds": {"attention": attention},
+        "an additive score": {"attention": {**attention, "arm": "attention, additive score"}},
     }  # fmt: skip
     found = []
     for what, jobs in plan.items() if seeds else ():

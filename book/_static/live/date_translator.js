@@ -17,14 +17,13 @@
     };
     const forwards = read("_l0", values);
     const backwards = read("_l0_reverse", values.toReversed?.() ?? [...values].reverse()).reverse();
-    const keys = forwards.map((f, j) => linear(join(f, backwards[j]), p["score.u.weight"]));
+    const keys = forwards.map((f, j) => join(f, backwards[j]));
     const written = [];
     let state = new Float32Array(p["decoder.weight_hh_l0"].shape[1]);
     for (let next = START; written.length < steps && next !== END; ) {
       state = gru(p, "decoder.", "_l0", embed(p["target_embedding.weight"], next), state);
-      const query = linear(state, p["score.w.weight"]);
       const weights = softmax(keys.map((key, j) => source[j] === PADDING ? -Infinity
-        : linear(map(key, (k, h) => Math.tanh(k + query[h])), p["score.v.weight"])[0]));
+        : key.reduce((sum, k, h) => sum + k * state[h], 0) / Math.sqrt(key.length)));
       const context = map(values[0], (_, d) => values.reduce((sum, v, j) => sum + weights[j] * v[d], 0));
       const hidden = linear(join(state, context), p["logits.0.weight"], p["logits.0.bias"]);
       const logits = linear(map(hidden, (h) => Math.max(0, h)), p["logits.2.weight"], p["logits.2.bias"]);
