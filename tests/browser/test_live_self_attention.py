@@ -68,8 +68,7 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     told, spoken = here.locator(".live-told"), here.locator("p[aria-live]")
     here.get_by_role("button", name="Start again").click()
     assert told.text_content() == (
-        "Dog takes 0.88 of itself and 0.12 of bites. "
-        "Bites takes 0.73 of itself and 0.27 of dog."
+        "Dog takes 0.88 of itself and 0.12 of bites. Bites takes 0.73 of itself and 0.27 of dog."
     )
     field = here.get_by_label("W^Q, row 2, column 3")
     field.focus()
