@@ -68,8 +68,7 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     told, spoken = here.locator(".live-told"), here.locator("p[aria-live]")
     here.get_by_role("button", name="Start again").click()
     assert told.text_content() == (
-        "Thinking takes 0.88 of itself and 0.12 of Machines. "
-        "Machines takes 0.73 of itself and 0.27 of Thinking."
+        "Dog takes 0.88 of itself and 0.12 of bites. Bites takes 0.73 of itself and 0.27 of dog."
     )
     field = here.get_by_label("W^Q, row 2, column 3")
     field.focus()
@@ -77,7 +76,7 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     page.page.keyboard.press("ArrowDown")
     assert field.input_value() == "-1"
     page.page.keyboard.press("Tab")
-    assert "Machines takes 0.27 of itself and 0.73 of Thinking." in told.text_content()
+    assert "Bites takes 0.27 of itself and 0.73 of dog." in told.text_content()
     assert "more than half" in told.text_content()
     assert spoken.text_content() == told.text_content()
     field.fill("")
@@ -88,9 +87,9 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert all(q == k for q, k in keys)
     here.get_by_role("button", name="Start again").click()
     here.get_by_role("button", name="Swap the words").click()
-    assert told.text_content().startswith("Machines takes 0.73 of itself")
+    assert told.text_content().startswith("Bites takes 0.73 of itself")
     here.get_by_label("causal mask").check()
-    assert told.text_content().startswith("Machines takes 1 of itself and 0 of Thinking.")
+    assert told.text_content().startswith("Bites takes 1 of itself and 0 of dog.")
     here.get_by_role("button", name="Start again").click()
     assert not here.get_by_label("causal mask").is_checked()
 

@@ -28,10 +28,11 @@
     return { query, key, value, dots, scores, weights, output: times(weights, value) };
   }
 
+  const capital = (word) => word[0].toUpperCase() + word.slice(1);
   const written = (number) => (number === -Infinity ? "−∞" : String(Math.round(100 * number) / 100).replace("-", "−"));
 
   figure("two_words", [], (element) => {
-    const at = { words: ["Thinking", "Machines"], causal: false };
+    const at = { words: ["dog", "bites"], causal: false };
     const names = at.words.map(() => make("th", { scope: "row" }));
     const fields = {};
     const told = make("p", { class: "live-told" });
@@ -81,11 +82,11 @@
         mixes[i].children[j].style.setProperty("--g", weight);
         mixes[i].children[j].textContent = weight > 0.4 ? `${at.words[j]} ${Math.round(100 * weight)} %` : "";
       }));
-      const machines = at.words.indexOf("Machines");
-      const half = found.weights[machines][1 - machines] > 0.5;
+      const bites = at.words.indexOf("bites");
+      const half = found.weights[bites][1 - bites] > 0.5;
       told.textContent = at.words.map((word, i) =>
-        `${word} takes ${written(found.weights[i][i])} of itself and ${written(found.weights[i][1 - i])} of ${at.words[1 - i]}.`)
-        .join(" ") + (half ? " So Machines takes more than half from Thinking." : "");
+        `${capital(word)} takes ${written(found.weights[i][i])} of itself and ${written(found.weights[i][1 - i])} of ${at.words[1 - i]}.`)
+        .join(" ") + (half ? " So bites takes more than half from dog." : "");
     }
     function say() { spoken.textContent = told.textContent; }
     function set(changed) {
@@ -100,7 +101,7 @@
 
     element.append(
       make("div", { class: "live-row" },
-        button("Start again", () => { at.words = ["Thinking", "Machines"]; at.causal = mask.checked = false; set(START); }),
+        button("Start again", () => { at.words = ["dog", "bites"]; at.causal = mask.checked = false; set(START); }),
         button("Queries = keys", () => set({ q: at.k })),
         button("Swap the words", () => { at.words.reverse(); set({ x: [at.x[1], at.x[0]] }); }),
         make("label", {}, mask, " causal mask")),
