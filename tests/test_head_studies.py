@@ -84,6 +84,23 @@ def test_what_is_hidden_or_silent_for_words():
     assert_close(silent[:, 1:-1], encoder(tokens)[:, 1:-1])
 
 
+def test_words_weights_may_be_scaled_for_each_head():
+    encoder, tokens = small_encoder(), torch.arange(7)[None]
+    none = torch.zeros(1, 6, 7, dtype=torch.bool)
+    assert_close(
+        sink.changed(encoder, tokens, none, none, scale=torch.ones(6, 12)), encoder(tokens)
+    )
+    scale = torch.ones(6, 12)
+    scale[5, 3] = 0  # the last layer: head 4 hands over nothing to the words
+    found = sink.changed(encoder, tokens, none, none, scale=scale)
+    before = encoder(tokens)
+    with torch.no_grad():
+        encoder.layers[5].attention.out_proj.weight[:, 6:8] = 0
+    after = encoder(tokens)
+    assert_close(found[:, 1:-1], after[:, 1:-1])
+    assert_close(found[:, [0, -1]], before[:, [0, -1]])
+
+
 def test_shares_of_the_first_token():
     encoder, tokens = small_encoder(), torch.arange(7)[None]
     found = sink.shares(encoder, tokens)
