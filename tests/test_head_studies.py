@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from attnbook import costs
-from attnbook.studies import heads_sweep, own_position, places, sink
+from attnbook.studies import heads_removed, heads_sweep, own_position, places, sink
 from attnbook.transformer import Encoder
 
 
@@ -84,6 +84,23 @@ def test_what_is_hidden_or_silent_for_words():
     assert_close(silent[:, 1:-1], encoder(tokens)[:, 1:-1])
 
 
+def test_words_weights_may_be_scaled_for_each_head():
+    encoder, tokens = small_encoder(), torch.arange(7)[None]
+    none = torch.zeros(1, 6, 7, dtype=torch.bool)
+    assert_close(
+        sink.changed(encoder, tokens, none, none, scale=torch.ones(6, 12)), encoder(tokens)
+    )
+    scale = torch.ones(6, 12)
+    scale[5, 3] = 0  # the last layer: head 4 hands over nothing to the words
+    found = sink.changed(encoder, tokens, none, none, scale=scale)
+    before = encoder(tokens)
+    with torch.no_grad():
+        encoder.layers[5].attention.out_proj.weight[:, 6:8] = 0
+    after = encoder(tokens)
+    assert_close(found[:, 1:-1], after[:, 1:-1])
+    assert_close(found[:, [0, -1]], before[:, [0, -1]])
+
+
 def test_shares_of_the_first_token():
     encoder, tokens = small_encoder(), torch.arange(7)[None]
     found = sink.shares(encoder, tokens)
@@ -102,6 +119,69 @@ def test_random_words_are_looked_at_as_much_as_the_first_token():
     word, several = sink.random_words(0, looked_at)
     assert 1 <= word <= 5 and several.sum() == 4 and several[word] and not several[[0, 6]].any()
     assert sink.random_words(0, looked_at + 5 * (looked_at == 0.35))[1].sum() == 5
+
+
+def test_a_head_is_removed_where_its_strip_of_the_output_projection_is_0(monkeypatch):
+    model = Published()
+    monkeypatch.setattr(heads_removed, "published", lambda: model)
+    heads_removed.sentences.cache_clear()
+    known = heads_removed.whole(count=5)
+    for half in (None, 0, 1):
+        expected = heads_removed.sentences(5, half, "cpu").inputs[-1]
+        ours = heads_removed.kept(heads=[[*range(12)]] * 6, half=half, count=5)
+        assert min(ours["cosine"]) > 0.9999 and len(ours["found"]) == (5 + (half == 0)) // (
+            1 if half is None else 2
+        )
+        assert len(expected) == 1  # one batch
+    read = heads_removed.sentences(5, None, "cpu")
+    first, second = zip(*heads_removed.pairs(5), strict=True)
+    tokens, lengths = model.tokenize([*first, *second])
+    alone = model.encoder(tokens[7:8, : lengths[7]]).mean(1)
+    vector = read.vectors(read.inputs[-1])[1, 2]
+    assert_close(vector, torch.nn.functional.normalize(alone[0], dim=-1))
+    (ours,) = heads_removed.without(layer=2, heads=[3], arm="set to 0", count=5)
+    true = heads_removed.sentences(5, None, "cpu").vectors(
+        heads_removed.sentences(5, None, "cpu").inputs[-1]
+    )
+    strip = model.encoder.layers[2].attention.out_proj.weight
+    with torch.no_grad():
+        strip[:, 6:8] = 0
+    heads_removed.sentences.cache_clear()
+    cut = heads_removed.sentences(5, None, "cpu")
+    expected = heads_removed.scores(cut.vectors(cut.inputs[-1]), true)
+    assert_close(torch.tensor(ours["cosine"]), torch.tensor(expected["cosine"]), atol=2e-5, rtol=0)
+    assert min(ours["cosine"]) < 0.99999 and known["all heads"]["cosine"][0] > 0.9999
+    heads_removed.sentences.cache_clear()
+
+
+class Published:
+    """Stands for the published encoder: small, and its tokens are the letters."""
+
+    def __init__(self):
+        self.encoder = small_encoder()
+
+    def to(self, device):
+        return self
+
+    def tokenize(self, texts):
+        rows = [[ord(letter) % 50 for letter in text[: 4 + n % 5]] for n, text in enumerate(texts)]
+        lengths = torch.tensor([len(row) for row in rows])
+        return torch.tensor([row + [0] * (8 - len(row)) for row in rows]), lengths
+
+
+def test_what_is_found():
+    vectors = torch.eye(3)[None].repeat(2, 1, 1)
+    swapped = torch.stack([vectors[0], vectors[0][[1, 0, 2]]])
+    assert heads_removed.scores(vectors, vectors)["found"] == [1, 1, 1]
+    found = heads_removed.scores(swapped, vectors)
+    assert found["found"] == found["found backwards"] == [0, 0, 1]
+    assert found["rank"] == [0.3333, 0.3333, 1] and found["cosine"] == [0.5, 0.5, 1]
+
+
+def test_the_exact_test_of_mcnemar():
+    found = heads_removed.mcnemar([1.0] * 6 + [0.0] * 4, [0.0] * 10)
+    assert found["mean"] == 0.6 and found["p"] == 0.03125  # six gained, none lost: 2 / 2^6
+    assert heads_removed.mcnemar([1.0] * 5, [1.0] * 5)["p"] == 1
 
 
 def test_the_number_of_heads_changes_no_number_of_parameters():

@@ -93,12 +93,14 @@ def changed(
     hidden: Bool[Tensor, "b layer n"],
     silent: Bool[Tensor, "b layer n"],
     instead: Float[Tensor, "layer features"] | None = None,
+    scale: Float[Tensor, "layer head"] | None = None,
 ) -> Float[Tensor, "b n d"]:
     """Return the tokens' vectors for b copies of a sentence, each with other changes.
 
     A word may not look at a `hidden` token, and its weights are those that a softmax makes of the
     rest. Of a `silent` one it gets nothing, while all weights stay as they are; with `instead` it
-    gets these values of each layer. A token always sees itself, and [CLS] and [SEP] see all.
+    gets these values of each layer. With `scale` the words' weights are multiplied by this number
+    of each head. A token always sees itself, and [CLS] and [SEP] see all.
     """
     n = tokens.shape[1]
     x = encoder._embed(tokens).expand(len(hidden), -1, -1)
@@ -108,6 +110,8 @@ def changed(
         query, key, value, _ = parts(layer, x)
         closed = other & rearrange(hidden[:, number], "b j -> b 1 1 j")
         _, weights = attend(query, key, value, mask=~closed)
+        if scale is not None:
+            weights[:, :, 1:-1] *= rearrange(scale[number], "head -> head 1 1")
         quiet = weights * (other & rearrange(silent[:, number], "b j -> b 1 1 j"))
         read = (weights - quiet) @ value
         if instead is not None:
@@ -143,7 +147,8 @@ def measure(*, texts: list[str], first: int, device: str = "cpu") -> list[dict[s
     model = published().to(device)
     tokens = [model.tokenize([text])[0].to(device) for text in texts]
     of_cls = torch.stack([cls_values(model.encoder, text) for text in tokens]).mean(0)
-    return [one(model.encoder, text, first + n, of_cls) for n, text in enumerate(tokens)]
+    words = 1 - torch.stack([shares(model.encoder, text)["weight"] for text in tokens]).mean(0)
+    return [one(model.encoder, text, first + n, of_cls, words) for n, text in enumerate(tokens)]
 
 
 @torch.no_grad()
@@ -156,7 +161,9 @@ def cls_values(encoder: Encoder, tokens: Tensor) -> Float[Tensor, "layer feature
     return torch.stack(found)
 
 
-def one(encoder: Encoder, tokens: Tensor, number: int, of_cls: Tensor) -> dict[str, Any]:
+def one(
+    encoder: Encoder, tokens: Tensor, number: int, of_cls: Tensor, words: Tensor
+) -> dict[str, Any]:
     """Return what `measure` does for one sentence."""
     n, layers = tokens.shape[1], len(encoder.layers)
     with torch.no_grad():
@@ -182,6 +189,9 @@ def one(encoder: Encoder, tokens: Tensor, number: int, of_cls: Tensor) -> dict[s
         "no weight": changed(encoder, tokens, chosen, none),
         "no content": changed(encoder, tokens, none, chosen),
         "the mean of [CLS] instead": changed(encoder, tokens, none[:1], chosen[:1], of_cls),
+        "no weight, each head scaled down": changed(
+            encoder, tokens, chosen[:1], none[:1], scale=words
+        ),
     }
 
     def cosines(pool: Callable[[Tensor], Tensor]) -> dict[str, dict[str, float]]:
@@ -229,6 +239,11 @@ def run(each: Each, *, count: int, in_a_job: int) -> dict[str, Any]:
     for token in ("a random word", "the word with most weight"):
         comparisons[f"no content: [CLS] - {token}"] = compare(
             cosine["[CLS]"]["no content"], cosine[token]["no content"]
+        )
+    of_cls = cosine["[CLS]"]
+    for arm in ("no weight", "no content"):
+        comparisons[f"[CLS]: no weight, each head scaled down - {arm}"] = compare(
+            of_cls["no weight, each head scaled down"], of_cls[arm]
         )
     vectors = F.normalize(torch.tensor([row["vector"] for row in found], device="cpu"), dim=-1)
     others = ((vectors @ vectors.T).sum() - count) / (count * (count - 1))
