@@ -62,6 +62,11 @@ def cat() -> tuple[State, dict[str, Any]]:
     return {"grey": picture.mean(0)}, {}
 
 
+def seven() -> tuple[State, dict[str, Any]]:
+    """Return the digit that the chapter on spatial transformers warps by hand: no network."""
+    return {"ink": datasets.mnist()[0][3700]}, {}
+
+
 def heads() -> tuple[State, dict[str, Any]]:
     """Return what the heads of a published encoder look at in three sentences, not its weights."""
     published = SentenceEncoder()
@@ -74,6 +79,7 @@ NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
     "translator": translator,
     "cat": cat,
     "heads": heads,
+    "seven": seven,
 }
 
 

@@ -1,0 +1,250 @@
+"""The live figures of chapters 5 to 8 compute what the package does, and are usable."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import attnbook as ab
+
+from .conftest import Visit
+from .test_live import figure
+from .test_site import AXE, mode, width
+
+pytestmark = pytest.mark.book
+
+FIGURES = {"spatial_transformer": ["warp_frame", "one_point"]}
+CHAPTERS = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"book/{name}"), id=name) for name in FIGURES
+]
+
+
+@pytest.fixture(scope="module", params=CHAPTERS)
+def page(request: pytest.FixtureRequest, open_page: Callable[..., Visit]) -> Iterator[Visit]:
+    visit = open_page(f"book/{request.param}")
+    for name in FIGURES[request.param]:
+        visit.page.locator(f"attn-live[name={name}]").scroll_into_view_if_needed()
+        visit.page.wait_for_selector(f"attn-live[name={name}][data-ready]")
+    yield visit
+    assert visit.complaints == []
+    visit.page.close()
+
+
+def on(chapter: str) -> pytest.MarkDecorator:
+    """Run a test on the page of one chapter."""
+    (param,) = (one for one in CHAPTERS if one.id == chapter)
+    return pytest.mark.parametrize("page", [param], indirect=True)
+
+
+def parts(visit: Visit, name: str) -> tuple[Any, Any, Any]:
+    """Return a figure, what is seen of its finding, and what is heard of it."""
+    here = visit.page.locator(f"attn-live[name={name}]")
+    return here, here.locator(".live-told"), here.locator("p[aria-live]")
+
+
+def drag(visit: Visit, handle: Any, by: tuple[float, float]) -> None:
+    """Drag a handle by so many pixels of the screen."""
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    visit.page.mouse.move(x, y)
+    visit.page.mouse.down()
+    visit.page.mouse.move(x + by[0], y + by[1], steps=3)
+    visit.page.mouse.up()
+
+
+# --- Chapter 8 ------------------------------------------------------------------------------------
+
+TURNED = [[0.866, -0.5, 0.0], [0.5, 0.866, 0.0]]
+HALVED = [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]
+THETAS = torch.randn(60, 2, 3, generator=torch.Generator().manual_seed(0)).double().tolist()
+WARPS = """(e, all, pushed) => all.map(theta => {
+    const found = e.look({theta, pushed});
+    return {...found, output: [...found.output]};
+})"""
+
+
+def theta_of(page: Visit) -> Tensor:
+    return torch.tensor(figure(page, "warp_frame", "e => e.theta()"))
+
+
+def pushed(ink: Tensor, theta: Tensor) -> tuple[Tensor, int, list[int]]:
+    """Send each pixel by the inverse map to the nearest place; count what is shown and missed."""
+    output, hit = torch.zeros(28, 28).double(), torch.zeros(28, 28, dtype=torch.bool)
+    centres = (2 * torch.arange(28).double() + 1) / 28 - 1
+    back = theta[:, :2].inverse()
+    for row in range(28):
+        for column in range(28):
+            target = back @ (torch.stack([centres[column], centres[row]]) - theta[:, 2])
+            j, i = (((target + 1) * 28 - 1) / 2 + 1e-6).round().int().tolist()
+            if 0 <= i < 28 and 0 <= j < 28:
+                output[i, j], hit[i, j] = ink[row, column], True
+    shown = (ab.affine_grid(theta, 28, 28).abs() < 1).all(-1)
+    return output, int(shown.sum()), (shown & ~hit).flatten().nonzero()[:, 0].tolist()
+
+
+@on("spatial_transformer")
+def test_the_frame_reads_what_the_package_reads(page: Visit) -> None:
+    ink = live.read("seven")[0]["ink"].double()
+    thetas = [TURNED, HALVED, *THETAS]
+    found = figure(page, "warp_frame", WARPS, thetas, False)
+    for theta, ours in zip(thetas, found, strict=True):
+        grid = ab.affine_grid(torch.tensor(theta).double(), 28, 28)
+        shown = torch.tensor(ours["output"]).double().view(1, 28, 28)
+        for theirs in (
+            ab.bilinear_sample(ink[None], grid),
+            F.grid_sample(ink[None, None], grid[None], align_corners=False)[0],
+        ):
+            torch.testing.assert_close(shown, theirs, atol=1e-6, rtol=0)
+
+
+@on("spatial_transformer")
+def test_pixels_that_are_pushed_leave_holes(page: Visit) -> None:
+    ink = live.read("seven")[0]["ink"].double()
+    thetas = [HALVED, *THETAS[:20]]
+    found = figure(page, "warp_frame", WARPS, thetas, True)
+    for theta, ours in zip(thetas, found, strict=True):
+        output, shown, holes = pushed(ink, torch.tensor(theta).double())
+        sent = torch.tensor(ours["output"]).double().view(28, 28)
+        torch.testing.assert_close(sent, output, atol=1e-6, rtol=0)
+        assert (ours["shown"], ours["holes"]) == (shown, holes)
+    # What the answer says: enlarged, there are holes; at the picture's size or less, none.
+    assert len(found[0]["holes"]) > 28 * 28 / 2
+    straight = [[[s, 0, 0], [0, s, 0]] for s in (1, 1.5)]
+    turned, *others = figure(page, "warp_frame", WARPS, [TURNED, *straight], True)
+    assert turned["holes"] and not any(one["holes"] for one in others)
+
+
+@on("spatial_transformer")
+def test_the_frame_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
+    here, told, spoken = parts(page, "warp_frame")
+    torch.testing.assert_close(theta_of(page), torch.tensor(TURNED))
+    here.get_by_role("button", name="identity").click()
+    assert "1.00 of the picture's area" in told.text_content()
+    here.get_by_label("middle of the frame").focus()
+    page.page.keyboard.press("ArrowRight")
+    assert theta_of(page)[0, 2] == pytest.approx(2 / 28)
+    assert spoken.text_content() == told.text_content()
+
+    # A corner is dragged inwards: the one across stays, and the frame stays upright.
+    here.get_by_role("button", name="identity").click()
+    stage = here.locator(".live-stage canvas").bounding_box()["width"]
+    pixel = stage / 44
+    drag(page, here.get_by_label("upper left corner"), (14 * pixel, 7 * pixel))
+    half = torch.tensor([[0.5, 0, 0.5], [0, 0.75, 0.25]])
+    torch.testing.assert_close(theta_of(page), half, atol=0.01, rtol=0)
+    assert spoken.text_content() == told.text_content()
+    drag(
+        page, here.get_by_label("upper left corner"), (14 * pixel, 0)
+    )  # as thin as a line: refused
+    assert theta_of(page)[0, 0] > 0.005
+
+    here.get_by_role("button", name="identity").click()
+    drag(page, here.get_by_label("knob"), (18.9 * pixel, 18.9 * pixel))  # a quarter turn
+    quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0]])
+    torch.testing.assert_close(theta_of(page), quarter, atol=0.02, rtol=0)
+    assert "turned by 90°" in told.text_content()
+
+    here.get_by_role("button", name="halve x and y").click()
+    here.get_by_label("pushed").check()
+    assert "in orange, got nothing" in told.text_content()
+    here.get_by_label("read, target").check()
+    assert "4.00 times as large" in told.text_content()
+    here.get_by_role("button", name="turn 30°").click()
+
+
+@on("spatial_transformer")
+def test_one_point_reads_and_pulls_as_the_package_does(page: Visit) -> None:
+    row = live.read("seven")[0]["ink"][9, 4:20].double()
+    torch.testing.assert_close(
+        torch.tensor(figure(page, "one_point", "e => e.row")).double(), row, atol=1e-7, rtol=0
+    )
+    positions = torch.arange(-1.5, 16.5, 0.05).double() + 0.003
+    found = figure(page, "one_point", "(e, all) => all.map(e.look)", positions.tolist())
+    x = ((2 * positions + 1) / 16 - 1).requires_grad_()
+    grid = torch.stack([x, torch.zeros_like(x)], dim=-1)[None]
+    value = ab.bilinear_sample(row[None, None], grid)[0, 0]
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    shown = torch.tensor([[one["value"], *one["slopes"]] for one in found]).double()
+    torch.testing.assert_close(shown[:, 0], value.detach(), atol=1e-6, rtol=0)
+    for side in (1, 2):  # d/dx of normalised positions: 8 pixels each
+        torch.testing.assert_close(8 * shown[:, side], slope, atol=1e-5, rtol=0)
+    assert all(sum(one["weights"]) == pytest.approx(1) for one in found)
+
+
+@on("spatial_transformer")
+def test_on_a_pixel_pytorch_takes_the_derivative_to_the_right(page: Visit) -> None:
+    row = live.read("seven")[0]["ink"][9, 4:20].double()
+    found = figure(page, "one_point", "(e, all) => all.map(e.look)", list(range(16)))
+    x = ((2 * torch.arange(16).double() + 1) / 16 - 1).requires_grad_()
+    grid = torch.stack([x, torch.zeros_like(x)], dim=-1)[None, None]
+    value = F.grid_sample(row[None, None, None], grid, align_corners=False)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    right = torch.tensor([one["slopes"][1] for one in found]).double()
+    torch.testing.assert_close(8 * right, slope, atol=1e-6, rtol=0)
+    left = [one["slopes"][0] for one in found]
+    assert left[1:] == pytest.approx(right[:-1].tolist(), abs=1e-6)
+    # What the answer says of where it leads: to the stem, to the bar, nowhere.
+    assert all(right[10:13] > 0) and row.argmax() == 13
+    assert all(right[2:5] > 0) and all(right[5:8] < 0) and all(right[8:10] == 0)
+
+
+@on("spatial_transformer")
+def test_one_point_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
+    here, told, spoken = parts(page, "one_point")
+    here.locator("input").focus()
+    page.page.keyboard.press("ArrowRight")
+    assert told.text_content().startswith("The point reads 0.70: 0.70 of pixel 12, which is 0.57")
+    assert spoken.text_content() == told.text_content()
+    page.page.keyboard.press("End")
+    assert "outside and 0" in told.text_content() and "nothing moves" in told.text_content()
+    box = here.locator("svg").bounding_box()
+    page.page.mouse.move(box["x"] + box["width"] * 10.5 / 18, box["y"] + 20)
+    page.page.mouse.down()
+    assert "pixel 9, which is 0.00" in told.text_content()
+    page.page.mouse.move(box["x"] + box["width"] * 14.5 / 18, box["y"] + 20)
+    page.page.mouse.up()
+    assert "where two lines meet" in told.text_content()
+    assert "−0.34 to the right" in told.text_content()
+    assert spoken.text_content() == told.text_content()
+
+
+# --- All of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
+def test_no_fault_of_access(page: Visit, scheme: str, pixels: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
+    with width(page, pixels), mode(page, scheme):
+        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
+        small: Any = page.page.eval_on_selector_all(
+            "attn-live :is(button, input)",
+            "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
+        )
+        assert small == []
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= pixels
+
+
+def test_on_paper_the_stored_figures_stand_alone(page: Visit) -> None:
+    page.page.emulate_media(media="print")
+    assert not any(one.is_visible() for one in page.page.locator("attn-live").all())
+    before = ":is(.cell_output:has(+ attn-live), .cell_output:has(+ * attn-live))"
+    stored = page.page.locator(f"{before} img.only-light").all()
+    assert stored and all(one.is_visible() for one in stored)
+    page.page.emulate_media(media="screen")
+
+
+def test_a_page_of_live_figures_is_light(page: Visit) -> None:
+    names = {url.rpartition("/")[2] for url in page.requests if "/_static/live/" in url}
+    names = {name.partition("?")[0] for name in names}
+    weight = sum(len(gzip.compress((live.FOLDER / name).read_bytes())) for name in names)
+    assert len(names) >= 4 and weight < 210_000
