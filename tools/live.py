@@ -67,6 +67,12 @@ def seven() -> tuple[State, dict[str, Any]]:
     return {"ink": datasets.mnist()[0][3700]}, {}
 
 
+def astronaut() -> tuple[State, dict[str, Any]]:
+    """Return the photograph of the chapter on squeeze-and-excitation, smaller, in 256 steps."""
+    photo = F.avg_pool2d(datasets.photograph("astronaut"), 6)
+    return {"photo": (255 * photo).round() / 255}, {}
+
+
 def heads() -> tuple[State, dict[str, Any]]:
     """Return what the heads of a published encoder look at in three sentences, not its weights."""
     published = SentenceEncoder()
@@ -80,6 +86,7 @@ NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
     "cat": cat,
     "heads": heads,
     "seven": seven,
+    "astronaut": astronaut,
 }
 
 

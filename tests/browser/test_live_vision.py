@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import live
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
+from einops import einsum, rearrange
 from torch import Tensor
 
 import attnbook as ab
 
-from .conftest import Visit
+from .conftest import ROOT, Visit
 from .test_live import figure
 from .test_site import AXE, mode, width
 
 pytestmark = pytest.mark.book
 
-FIGURES = {"spatial_transformer": ["warp_frame", "one_point"]}
+FIGURES = {
+    "squeeze_excitation": ["five_gates"],
+    "spatial_transformer": ["warp_frame", "one_point"],
+}
 CHAPTERS = [
     pytest.param(name, marks=pytest.mark.xdist_group(f"book/{name}"), id=name) for name in FIGURES
 ]
@@ -50,6 +55,11 @@ def parts(visit: Visit, name: str) -> tuple[Any, Any, Any]:
     return here, here.locator(".live-told"), here.locator("p[aria-live]")
 
 
+def notebook(chapter: str) -> list[str]:
+    """Return the sources of a chapter's cells."""
+    return [cell.source for cell in nbformat.read(ROOT / "book" / f"{chapter}.ipynb", 4).cells]
+
+
 def drag(visit: Visit, handle: Any, by: tuple[float, float]) -> None:
     """Drag a handle by so many pixels of the screen."""
     handle.scroll_into_view_if_needed()
@@ -59,6 +69,68 @@ def drag(visit: Visit, handle: Any, by: tuple[float, float]) -> None:
     visit.page.mouse.down()
     visit.page.mouse.move(x + by[0], y + by[1], steps=3)
     visit.page.mouse.up()
+
+
+# --- Chapter 5 ------------------------------------------------------------------------------------
+
+
+def five_channels() -> Tensor:
+    """Return the feature map of the chapter's cell, of the photograph that the page has."""
+    cell = next(
+        cell for cell in notebook("squeeze_excitation") if cell.startswith("box, edge = torch.ones")
+    )
+    names: dict[str, Any] = {"torch": torch, "rearrange": rearrange}
+    exec(cell.partition("\n\n\n")[0], names)  # its filters
+    photo = F.pad(live.read("astronaut")[0]["photo"][None], (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(photo, names["bank"]).relu()[0]
+
+
+@on("squeeze_excitation")
+def test_five_channels_are_those_of_the_chapter(page: Visit) -> None:
+    found = figure(page, "five_gates", "e => e.maps.map(map => [...map])")
+    expected = five_channels().flatten(1)
+    torch.testing.assert_close(torch.tensor(found), expected, atol=1e-5, rtol=0)
+
+
+@on("squeeze_excitation")
+def test_the_gates_alone_decide_what_is_brighter(page: Visit) -> None:
+    x = five_channels()
+    open_gates = torch.ones(5)
+    random = torch.rand(3, 5, generator=torch.Generator().manual_seed(0))
+    one_shut = 1 - torch.eye(5)
+    settings = torch.cat([open_gates[None], random, one_shut])
+    look = "(e, all) => all.map(g => { const f = e.look(g); return [...f.means, ...f.sum]; })"
+    found = torch.tensor(figure(page, "five_gates", look, settings.tolist()))
+    for gates, (suit, wall, *seen) in zip(settings, found.tolist(), strict=True):
+        sums = einsum(x, gates, "c h w, c -> h w")
+        torch.testing.assert_close(torch.tensor(seen), sums.flatten(), atol=1e-5, rtol=0)
+        assert suit == pytest.approx(sums[50:63, 20:30].mean().item(), abs=1e-5)
+        assert wall == pytest.approx(sums[7:30, 50:58].mean().item(), abs=1e-5)
+    # The answer: only red turns the two round, below about a half, and nothing gets brighter.
+    assert (found[:, 0] > found[:, 1])[[0, *range(4, 9)]].tolist() == [
+        *(True, True, False, True, True, True)
+    ]
+    assert (found[:, 2:] <= found[0, 2:] + 1e-6).all()
+    half = [[1, red, 1, 1, 1] for red in (0.5, 0.6)]
+    below, above = figure(page, "five_gates", look, half)
+    assert below[0] < below[1] and above[0] > above[1]
+
+
+@on("squeeze_excitation")
+def test_the_gates_are_moved_by_keys(page: Visit) -> None:
+    here, told, spoken = parts(page, "five_gates")
+    assert "the suit is brighter" in told.text_content()
+    here.get_by_label("red:").focus()
+    page.page.keyboard.press("Home")
+    assert "the wall is brighter" in told.text_content()
+    assert spoken.text_content() == told.text_content()
+    shut = told.text_content()
+    here.get_by_role("button", name="edges alone").click()
+    assert here.get_by_label("lighter below:").input_value() == "1"
+    assert here.get_by_label("light:").input_value() == "0"
+    here.get_by_role("button", name="red at 0").click()
+    assert told.text_content() == shut
+    here.get_by_role("button", name="all gates 1").click()
 
 
 # --- Chapter 8 ------------------------------------------------------------------------------------
