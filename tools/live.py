@@ -73,6 +73,11 @@ def astronaut() -> tuple[State, dict[str, Any]]:
     return {"photo": (255 * photo).round() / 255}, {}
 
 
+def eyes() -> tuple[State, dict[str, Any]]:
+    """Return the photograph of the chapter on CBAM as its filters see it: grey."""
+    return {"grey": F.avg_pool2d(datasets.photograph("chelsea")[:, :, :450], 2).mean(0)}, {}
+
+
 def heads() -> tuple[State, dict[str, Any]]:
     """Return what the heads of a published encoder look at in three sentences, not its weights."""
     published = SentenceEncoder()
@@ -87,6 +92,7 @@ NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
     "heads": heads,
     "seven": seven,
     "astronaut": astronaut,
+    "eyes": eyes,
 }
 
 

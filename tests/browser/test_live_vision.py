@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor
 
 import attnbook as ab
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.book
 
 FIGURES = {
     "squeeze_excitation": ["five_gates"],
+    "cbam": ["mask_window"],
     "spatial_transformer": ["warp_frame", "one_point"],
 }
 CHAPTERS = [
@@ -58,6 +61,13 @@ def parts(visit: Visit, name: str) -> tuple[Any, Any, Any]:
 def notebook(chapter: str) -> list[str]:
     """Return the sources of a chapter's cells."""
     return [cell.source for cell in nbformat.read(ROOT / "book" / f"{chapter}.ipynb", 4).cells]
+
+
+def notebook_outputs(chapter: str, words: str) -> str:
+    """Return what the chapter's cells printed with these words in it."""
+    cells = nbformat.read(ROOT / "book" / f"{chapter}.ipynb", 4).cells
+    texts = [out.get("text", "") for cell in cells for out in cell.get("outputs", [])]
+    return next(text for text in texts if words in text)
 
 
 def drag(visit: Visit, handle: Any, by: tuple[float, float]) -> None:
@@ -131,6 +141,90 @@ def test_the_gates_are_moved_by_keys(page: Visit) -> None:
     here.get_by_role("button", name="red at 0").click()
     assert told.text_content() == shut
     here.get_by_role("button", name="all gates 1").click()
+
+
+# --- Chapter 7 ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photograph() -> dict[str, Any]:
+    """Run the chapter's first cell, on the photograph that the page has."""
+    names: dict[str, Any] = {"ab": ab, "F": F, "math": math, "reduce": reduce, "torch": torch}
+    names["rearrange"] = rearrange
+    cell = next(cell for cell in notebook("cbam") if cell.startswith("photo = "))
+    lines = [line for line in cell.split("\n") if not line.startswith("photo = ")]
+    names["photo"] = repeat(live.read("eyes")[0]["grey"], "h w -> color h w", color=3)
+    exec("\n".join(lines[:-1]), names)
+    return names
+
+
+@on("cbam")
+@pytest.mark.parametrize(
+    ("k", "threshold", "gated"), [(7, 4, True), (1, 2.5, True), (15, 4, False)]
+)
+def test_the_mask_is_what_the_package_computes(
+    page: Visit, photograph: dict[str, Any], k: int, threshold: float, gated: bool
+) -> None:
+    x = photograph["gated"] if gated else photograph["x"]
+    gates = photograph["channel"].gate(photograph["x"]).flatten()
+    assert figure(page, "mask_window", "e => e.gates()") == pytest.approx(gates.tolist(), abs=1e-4)
+    spatial = ab.SpatialAttention(kernel_size=k).requires_grad_(False).eval()
+    spatial.conv.conv.weight.fill_(20 / k**2)
+    spatial.conv.bn.weight.fill_((1 + 1e-5) ** 0.5)  # evaluation alone divides by it
+    spatial.conv.bn.bias.fill_(-threshold)
+    look = """(e, settings) => {
+        const f = e.look(settings);
+        return [f.mean, f.most, f.mask].map(plane => [...plane].filter((_, n) => n % 7 === 0));
+    }"""
+    settings = {"k": k, "threshold": threshold, "gated": gated}
+    found = torch.tensor(figure(page, "mask_window", look, settings))
+    expected = torch.stack([x[0].mean(0), x[0].amax(0), spatial.gate(x)[0, 0]]).flatten(1)[:, ::7]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@on("cbam")
+def test_the_mask_of_the_chapter_is_the_one_that_is_shown(page: Visit) -> None:
+    stored = notebook_outputs("cbam", "channel gates")
+    printed = [float(one) for one in re.findall(r"\d\.\d+", stored)]
+    gates = figure(page, "mask_window", "e => e.gates()")
+    assert gates == pytest.approx(printed, abs=0.01)
+
+
+@on("cbam")
+def test_a_place_is_chosen_by_keys_and_by_pointer(page: Visit) -> None:
+    here, told, spoken = parts(page, "mask_window")
+    photo = here.get_by_label("the photograph")
+    photo.scroll_into_view_if_needed()
+    box = photo.bounding_box()
+    at = lambda row, column: (  # noqa: E731
+        box["x"] + box["width"] * (column + 0.5) / 225, box["y"] + box["height"] * (row + 0.5) / 150
+    )  # fmt: skip
+    page.page.mouse.move(*at(20, 200))
+    assert told.text_content().startswith("Row 20, column 200:")
+    page.page.mouse.move(5, 5)
+    assert told.text_content().startswith("Row 60, column 60:")  # it was only looked at
+    page.page.mouse.click(*at(56, 83))
+    page.page.mouse.move(5, 5)
+    here.get_by_label("the place whose mask").focus()
+    page.page.keyboard.press("ArrowRight")
+    assert told.text_content().startswith("Row 56, column 84:")
+    assert spoken.text_content() == told.text_content()
+    # The answer: open by its window, shut alone.
+    numbers = lambda: [float(n) for n in re.findall(r"\d+\.\d+", told.text_content())]  # noqa: E731
+    *_, mask, mean, most = numbers()
+    assert mask > 0.9 and mean < 0.03 and most < 0.03
+    here.get_by_label("window k").focus()
+    page.page.keyboard.press("Home")
+    *_, mask, mean, most = numbers()
+    assert mask < 0.05
+    here.get_by_label("threshold").focus()
+    page.page.keyboard.press("Home")
+    assert "Mask: 0.5" in told.text_content()
+    gated = told.text_content()
+    here.get_by_label("gate the channels first").uncheck()
+    assert told.text_content() != gated
+    drag(page, here.get_by_label("the place whose mask"), (box["width"], 0))
+    assert spoken.text_content().startswith("Row 56, column 224:")
 
 
 # --- Chapter 8 ------------------------------------------------------------------------------------

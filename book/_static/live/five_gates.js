@@ -1,7 +1,7 @@
 // Chapter 5: five channels of a photograph, a gate for each, and the sum that the next layer sees.
 (function () {
   "use strict";
-  const { figure, map, make, slider, teller, viridis } = window.attnbookLive;
+  const { figure, map, make, slider, teller, viridis, grey, paint } = window.attnbookLive;
   const SIDE = 85;
   const BOX = Array(9).fill(1 / 9);
   const EDGE = [-1, 0, 1, -1, 0, 1, -1, 0, 1];
@@ -43,7 +43,7 @@
     const tops = maps.map((one) => quantile(one, 0.99));
 
     const canvas = (label) => make("canvas", { width: SIDE, height: SIDE, role: "img", "aria-label": label });
-    const [colour, grey] = [canvas("the photograph, with a place on the suit and one on the wall"), canvas("the sum of the gated channels")];
+    const [colour, total] = [canvas("the photograph, with a place on the suit and one on the wall"), canvas("the sum of the gated channels")];
     const small = Object.keys(CHANNELS).map((name) => canvas(`channel ${name}, times its gate`));
     const sliders = Object.keys(CHANNELS).map((name, c) => slider(`${name}:`, { min: 0, max: 1, step: 0.05, value: 1 },
       (value) => { gates[c] = value; update(); }, say));
@@ -53,29 +53,23 @@
         Object.assign(target.getContext("2d"), { strokeStyle: hue, lineWidth: 1.5 }).strokeRect(left, top, right - left, bottom - top);
       }
     }
-    function paint(target, color) {
-      const pen = target.getContext("2d");
-      for (let n = 0; n < SIDE * SIDE; n++) {
-        pen.fillStyle = color(n);
-        pen.fillRect(n % SIDE, Math.floor(n / SIDE), 1, 1);
-      }
-    }
-    const level = (value) => Math.round(255 * Math.min(value, 1));
     function update() {
       const found = look(gates);
       sliders.forEach(({ control, shown }, c) => {
         control.value = gates[c];
         shown.textContent = gates[c].toFixed(2);
-        paint(small[c], (n) => viridis(gates[c] * maps[c][n] / tops[c]));
+        paint(small[c], maps[c].map((value) => gates[c] * value / tops[c]), viridis);
       });
-      paint(grey, (n) => `rgb(${Array(3).fill(level(found.sum[n] / brightest))})`);
-      frames(grey);
+      paint(total, found.sum.map((value) => value / brightest), grey);
+      frames(total);
       const [suit, wall] = found.means.map((value) => value.toFixed(2));
       tell(`In the sum, the suit is at ${suit} and the wall at ${wall}: ` + (suit === wall ? "equally bright."
         : Number(suit) > Number(wall) ? "the suit is brighter." : "the wall is brighter."));
     }
 
-    paint(colour, (n) => `rgb(${[0, 1, 2].map((c) => level(photo[c * SIDE * SIDE + n]))})`);
+    const drawn = new ImageData(SIDE, SIDE);
+    drawn.data.forEach((_, n) => { drawn.data[n] = n % 4 === 3 ? 255 : Math.round(255 * photo[n % 4 * SIDE * SIDE + (n >> 2)]); });
+    colour.getContext("2d").putImageData(drawn, 0, 0);
     frames(colour);
     element.append(
       make("p", {}, "The next layer adds the five channels. With all gates open, the suit (white frame) is brighter in the sum than the wall "
@@ -83,7 +77,7 @@
       make("div", { class: "live-row" }, ...Object.entries(SETTINGS).map(([name, open]) =>
         make("button", { type: "button", onclick: () => { gates.splice(0, 5, ...open); update(); say(); } }, name))),
       make("div", { class: "live-channels" }, ...small.map((one, c) => make("div", {}, one, sliders[c].label))),
-      make("div", { class: "live-pair" }, ...[[colour, "photograph"], [grey, "sum"]].map(([one, name]) => make("div", {}, one, make("span", {}, name)))),
+      make("div", { class: "live-pair" }, ...[[colour, "photograph"], [total, "sum"]].map(([one, name]) => make("div", {}, one, make("span", {}, name)))),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "The gate of red, below about a half. Closing any other one leaves the suit the brighter. And no setting brightens anything: "

@@ -185,11 +185,24 @@
     const n = Math.min(Math.floor(at), HUES.length - 2);
     return `rgb(${HUES[n].map((low, c) => Math.round(low + (at - n) * (HUES[n + 1][c] - low)))})`;
   }
+  const grey = (value) => `rgb(${Array(3).fill(Math.round(255 * Math.min(Math.max(value, 0), 1)))})`;
+
+  // Fill a canvas with one colour for each of its pixels; `hue` gives the colour of 0 to 1.
+  function paint(canvas, values, hue) {
+    const hues = Uint32Array.from({ length: 256 }, (_, n) => {
+      const [red, green, blue] = hue(n / 255).match(/\d+/g).map(Number);
+      return (255 << 24) | (blue << 16) | (green << 8) | red; // as the bytes lie in memory
+    });
+    const image = new ImageData(canvas.width, canvas.height);
+    const pixels = new Uint32Array(image.data.buffer);
+    for (let n = 0; n < pixels.length; n++) pixels[n] = hues[Math.round(255 * Math.min(Math.max(values[n], 0), 1))];
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
 
   window.attnbookLive = {
     figure: (name, needs, build) => figures.set(name, { needs, build }),
     network, networks, map, sigmoid, argmax, join, linear, softmax, gru,
-    make, slider, handle, shares, choice, teller, viridis,
+    make, slider, handle, shares, choice, teller, viridis, grey, paint,
   };
   customElements.define("attn-live", LiveFigure);
 })();
