@@ -27,6 +27,7 @@ pytestmark = pytest.mark.book
 
 FIGURES = {
     "squeeze_excitation": ["five_gates"],
+    "eca": ["channel_band"],
     "cbam": ["mask_window"],
     "spatial_transformer": ["warp_frame", "one_point"],
 }
@@ -141,6 +142,65 @@ def test_the_gates_are_moved_by_keys(page: Visit) -> None:
     here.get_by_role("button", name="red at 0").click()
     assert told.text_content() == shut
     here.get_by_role("button", name="all gates 1").click()
+
+
+# --- Chapter 6 ------------------------------------------------------------------------------------
+
+BY_ANGLE = list(range(12))
+ORDERS = [BY_ANGLE, BY_ANGLE[::-1], [3, 7, 0, 11, 5, 1, 9, 4, 10, 2, 8, 6]]
+
+
+@on("eca")
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("ring", [False, True])
+def test_the_band_is_what_the_package_computes(page: Visit, order: list[int], ring: bool) -> None:
+    squeeze = live.read("bricks")[0]["squeeze"]
+    kernel = [-50.0, 80.0, -20.0]
+    settings = {"kernel": kernel, "order": order, "ring": ring}
+    found = figure(page, "channel_band", "(e, settings) => e.look(settings)", settings)
+    layer = ab.EfficientChannelAttention(kernel_size=3).requires_grad_(False)
+    layer.conv.weight.copy_(torch.tensor([[kernel]]))
+    listed = [order[-1], *order, order[0]] if ring else order
+    inside = slice(1, -1) if ring else slice(None)
+    gates = torch.empty(12)
+    gates[order] = layer.gate(squeeze[listed].view(1, -1, 1, 1)).flatten()[inside]  # by angle
+    torch.testing.assert_close(torch.tensor(found["gates"]), gates, atol=1e-5, rtol=0)
+    sums = torch.tensor(found["matrix"]).float() @ squeeze
+    torch.testing.assert_close(sums.sigmoid(), gates, atol=1e-5, rtol=0)
+
+
+@on("eca")
+def test_the_band_starts_where_the_chapter_stands(page: Visit) -> None:
+    printed = notebook_outputs("eca", "squeeze [").split("gate   ")
+    squeeze, gates = ([float(n) for n in re.findall(r"\d\.\d+", text)] for text in printed)
+    ours = figure(page, "channel_band", "e => e.look({}).gates")
+    assert ours == pytest.approx(gates, abs=0.01)
+    assert live.read("bricks")[0]["squeeze"].tolist() == pytest.approx(squeeze, abs=6e-4)
+    # What the answer says of the border.
+    ring = figure(page, "channel_band", "e => e.look({ring: true}).gates")
+    assert min(ours[0], ours[11]) > 0.975 and all(0.44 < ring[n] < 0.54 for n in (0, 11))
+
+
+@on("eca")
+def test_the_band_is_shuffled_and_its_kernel_moved(page: Visit) -> None:
+    here, told, spoken = parts(page, "channel_band")
+    start = told.text_content()
+    assert start.startswith("The gate of 90° is 0.91, from the squeezes of 75°, 90°, 105°.")
+    page.page.evaluate("Math.random = () => 0.999")  # the last one left, each time: turned round
+    here.get_by_role("button", name="Shuffle").click()
+    assert "The list: 165°, 150°" in here.text_content()
+    assert told.text_content() == spoken.text_content() == start  # this kernel is symmetric
+    here.get_by_label("channel after").focus()
+    page.page.keyboard.press("Home")
+    assert here.locator("b").nth(2).text_content() == "−100"
+    assert spoken.text_content() == told.text_content() != start
+    assert "none of the 12" not in told.text_content()
+    here.get_by_role("button", name="By angle").click()
+    here.get_by_label("the other end").check()
+    assert "none of the 12" in told.text_content()
+    here.get_by_role("button", name="Kernel").click()
+    here.get_by_label("zeros").check()
+    assert told.text_content() == start
 
 
 # --- Chapter 7 ------------------------------------------------------------------------------------

@@ -47,12 +47,23 @@
     const at = { row: 60, column: 60, k: 7, threshold: 4, gated: true };
     let found;
     let pointed = null; // the place under the mouse, until it leaves
+    const known = new Map();
+    function once(name, compute) {
+      if (!known.has(name)) known.set(name, compute());
+      return known.get(name);
+    }
+    function pooled(gated) {
+      const open = (c) => (gated ? gates[c] : 1);
+      const scaled = x.map((one, c) => one.map((value) => open(c) * value));
+      return {
+        mean: map(grey, (_, n) => scaled.reduce((sum, one) => sum + one[n], 0) / 8),
+        most: map(grey, (_, n) => scaled.reduce((best, one) => Math.max(best, one[n]), 0)),
+      };
+    }
     function look({ k, threshold, gated }) {
-      const scaled = x.map((one, c) => one.map((value) => (gated ? gates[c] : 1) * value));
-      const mean = map(grey, (_, n) => scaled.reduce((sum, one) => sum + one[n], 0) / 8);
-      const most = map(grey, (_, n) => scaled.reduce((best, one) => Math.max(best, one[n]), 0));
-      const [means, maxima] = [windows(mean, k), windows(most, k)];
-      const logits = map(means, (value, n) => 20 * (value + maxima[n]) - threshold);
+      const { mean, most } = once(gated, () => pooled(gated));
+      const [means, maxima] = once(`${gated} ${k}`, () => [windows(mean, k), windows(most, k)]);
+      const logits = means.map((value, n) => 20 * (value + maxima[n]) - threshold);
       return { mean, most, means, maxima, logits, mask: logits.map(sigmoid) };
     }
 
