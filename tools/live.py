@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage.data
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,6 +64,33 @@ def cat() -> tuple[State, dict[str, Any]]:
     return {"grey": picture.mean(0)}, {}
 
 
+def seven() -> tuple[State, dict[str, Any]]:
+    """Return the digit that the chapter on spatial transformers warps by hand: no network."""
+    return {"ink": datasets.mnist()[0][3700]}, {}
+
+
+def astronaut() -> tuple[State, dict[str, Any]]:
+    """Return the photograph of the chapter on squeeze-and-excitation, smaller, in 256 steps."""
+    photo = F.avg_pool2d(datasets.photograph("astronaut"), 6)
+    return {"photo": (255 * photo).round() / 255}, {}
+
+
+def eyes() -> tuple[State, dict[str, Any]]:
+    """Return the photograph of the chapter on CBAM as its filters see it: grey."""
+    return {"grey": F.avg_pool2d(datasets.photograph("chelsea")[:, :, :450], 2).mean(0)}, {}
+
+
+def bricks() -> tuple[State, dict[str, Any]]:
+    """Return the squeezes of the twelve channels of the chapter on ECA, stripes of a brick wall."""
+    photo = torch.from_numpy(skimage.data.brick()).float()[None, None] / 255
+    y, x = torch.meshgrid(torch.arange(-8.0, 9), torch.arange(-8.0, 9), indexing="ij")
+    turns = torch.arange(12)[:, None, None] * math.pi / 12
+    waves = (2 * math.pi / 8 * (x * turns.sin() + y * turns.cos())).cos()
+    filters = waves * (-(x**2 + y**2) / 18).exp()
+    filters = (filters - filters.mean((1, 2), keepdim=True)) / 4
+    return {"squeeze": F.conv2d(photo, filters[:, None], padding=8).abs().mean((0, 2, 3))}, {}
+
+
 def heads() -> tuple[State, dict[str, Any]]:
     """Return what the heads of a published encoder look at in three sentences, not its weights."""
     published = SentenceEncoder()
@@ -74,6 +103,10 @@ NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
     "translator": translator,
     "cat": cat,
     "heads": heads,
+    "seven": seven,
+    "astronaut": astronaut,
+    "eyes": eyes,
+    "bricks": bricks,
 }
 
 

@@ -134,6 +134,49 @@
     return { label: make("label", {}, make("span", {}, text, " ", shown), control), control, shown };
   }
 
+  // A button that is dragged over a surface, or moved by the arrow keys. `drag` hears where it is
+  // taken, in shares of the surface; `step` hears how many steps to the right and down.
+  function handle(name, surface, { drag, step }, done) {
+    const keys = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const button = make("button", {
+      type: "button", class: "live-handle", "aria-label": name,
+      onpointerdown: (event) => button.setPointerCapture(event.pointerId),
+      onpointermove: (event) => button.hasPointerCapture(event.pointerId) && drag(shares(event, surface)),
+      onpointerup: done,
+      onkeydown: (event) => {
+        if (!keys[event.key]) return;
+        event.preventDefault();
+        step(keys[event.key]);
+      },
+      onkeyup: (event) => keys[event.key] && done(),
+    });
+    return button;
+  }
+
+  // Where in an element a pointer is, from 0 to 1 in both directions.
+  function shares(event, element) {
+    const box = element.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]
+      .map((share) => Math.min(Math.max(share, 0), 1));
+  }
+
+  // A row of choices, of which one holds.
+  function choice(name, legend, options, chosen) {
+    return make("fieldset", { class: "live-row" }, make("legend", {}, legend), ...options.map((text, n) =>
+      make("label", {}, make("input", { type: "radio", name, checked: n === 0 && "", onchange: () => chosen(n) }), ` ${text}`)));
+  }
+
+  // What a figure finds: seen at once, heard when the reader lets go.
+  function teller() {
+    const told = make("p", { class: "live-told" });
+    const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
+    return {
+      parts: [told, spoken],
+      tell: (text) => { told.textContent = text.replace(/(?<![\w-])-(?=[\d.])/g, "−"); },
+      say: () => { spoken.textContent = told.textContent; },
+    };
+  }
+
   // The colour map of the book's heat maps, viridis, from its hues at nine places.
   const HUES = ["440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"]
     .map((hue) => [0, 2, 4].map((at) => parseInt(hue.slice(at, at + 2), 16)));
@@ -142,10 +185,24 @@
     const n = Math.min(Math.floor(at), HUES.length - 2);
     return `rgb(${HUES[n].map((low, c) => Math.round(low + (at - n) * (HUES[n + 1][c] - low)))})`;
   }
+  const grey = (value) => `rgb(${Array(3).fill(Math.round(255 * Math.min(Math.max(value, 0), 1)))})`;
+
+  // Fill a canvas with one colour for each of its pixels; `hue` gives the colour of 0 to 1.
+  function paint(canvas, values, hue) {
+    const hues = Uint32Array.from({ length: 256 }, (_, n) => {
+      const [red, green, blue] = hue(n / 255).match(/\d+/g).map(Number);
+      return (255 << 24) | (blue << 16) | (green << 8) | red; // as the bytes lie in memory
+    });
+    const image = new ImageData(canvas.width, canvas.height);
+    const pixels = new Uint32Array(image.data.buffer);
+    for (let n = 0; n < pixels.length; n++) pixels[n] = hues[Math.round(255 * Math.min(Math.max(values[n], 0), 1))];
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
 
   window.attnbookLive = {
     figure: (name, needs, build) => figures.set(name, { needs, build }),
-    network, networks, map, sigmoid, argmax, join, linear, softmax, gru, make, slider, viridis,
+    network, networks, map, sigmoid, argmax, join, linear, softmax, gru,
+    make, slider, handle, shares, choice, teller, viridis, grey, paint,
   };
   customElements.define("attn-live", LiveFigure);
 })();
