@@ -36,7 +36,7 @@ class Shifted(nn.Linear):
 
     path: Tensor | float = 0.0
 
-    def forward(self, input: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:  # noqa: A002
+    def forward(self, input: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Return the projection of the input, shifted."""
         return super().forward(input) + self.path
 
@@ -330,7 +330,10 @@ def attacks(
         for arm in ("ALiBi", "rotary")
         for where in stretches
     }
-    within = {arm: {**arms[arm], "lr": best[f"{arm}, within"]} for arm in ("sinusoidal", "T5")}
+    within = {
+        f"{arm}, rate for within": {**arms[arm], "lr": best[f"{arm}, within"]}
+        for arm in ("sinusoidal", "T5", "ALiBi", "rotary")
+    }
 
     def changed(cells: dict[str, dict[str, Any]], **settings: Any) -> dict[str, dict[str, Any]]:
         return {name: {**cell, **settings} for name, cell in cells.items()}
@@ -340,9 +343,9 @@ def attacks(
 
     alone = {
         f"{name}, only {question}": {**cell, "only": question}
-        for name, cell in tried.items()
+        for name, cell in within.items()
         for question in ASKED
-        if "within" in name
+        if name in tried
     }
     rate = best["sinusoidal, within"]
     floater = {
@@ -350,11 +353,11 @@ def attacks(
         for step, lr in ((0.01, rate), (0.01, round(rate / 3, 6)), (0.1, rate))
     }
     plan = {
-        f"{longer} steps": (changed(tried | within, steps=longer), range(seeds)),
+        f"{longer} steps": (changed(within, steps=longer), range(seeds)),
         "each question alone": (alone, range(seeds)),
         "three times the learning rate": (scaled(3), range(seeds)),
         "a third of the learning rate": (scaled(1 / 3), range(seeds)),
-        "twice the width": (changed(tried, dim=64), range(seeds)),
+        "twice the width": (changed(within, dim=64), range(seeds)),
         "another block of seeds": (tried, range(500, 500 + seeds)),
         "FLOATER beside the sinusoids": (floater, range(seeds)),
     }
@@ -378,7 +381,7 @@ FULL: dict[str, Any] = {
     "rates": [0.001, 0.0032, 0.01, 0.032, 0.1],
     "tuning_seeds": 3,
     "attack_seeds": 3,
-    "longer": 1800,
+    "longer": 3600,
 }
 QUICK: dict[str, Any] = {
     "seeds": 2,
