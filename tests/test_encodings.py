@@ -79,7 +79,7 @@ def test_shares_by_bins_of_positions():
 
 def test_the_best_reader_without_order_by_simulation():
     """It counts along, and names the commonest symbol that the answer can be."""
-    tokens, answers = encodings.sequences(800, 32, torch.Generator().manual_seed(1))
+    tokens, answers = encodings.sequences(400, 32, torch.Generator().manual_seed(0))
     for n, name in enumerate(encodings.ASKED):
         for places in (range(16), range(16, 32)):
             hits = shares = asked = 0
@@ -94,8 +94,8 @@ def test_the_best_reader_without_order_by_simulation():
                     shares += seen.count(named) / len(seen)
                     asked += 1
             assert abs(hits - shares) / asked < 0.03
-            stored = encodings.order_blind(32)[name][places[0] // 16]
-            assert abs(shares / asked - stored) < 0.005
+            stored = encodings.order_blind(32, count=400)[name][places[0] // 16]
+            assert shares / asked == pytest.approx(stored, abs=1e-4)
 
 
 def test_an_arm_of_the_longer_study_changes_the_angles_alone():
