@@ -40,21 +40,22 @@ def look(page, name, settings):
     return page.evaluate(script, [name, settings])
 
 
-@pytest.mark.parametrize(("query", "key"), [(2, 5), (7, 10), (5, 2), (0, 40)])
+@pytest.mark.parametrize(("query", "key"), [(1, 2), (6, 7), (5, 2), (0, 40)])
 def test_the_hands_turn_as_the_package_does(page, query, key):
     found = look(page, "rotary_hands", {"query": query, "key": key})
-    vector = torch.tensor([[1.0, 0.0] * 8], dtype=torch.double)
+    up, right = ([[0.0, 1.0] * 8], [[1.0, 0.0] * 8])
     turned = [
-        ab.RotaryEncoding(16)(vector, torch.tensor([p], dtype=torch.double)) for p in (query, key)
+        ab.RotaryEncoding(16)(torch.tensor(vector).double(), torch.tensor([p]).double())
+        for vector, p in ((up, query), (right, key))
     ]
     assert found["score"] == pytest.approx((turned[0] @ turned[1].T).item(), abs=1e-9)
-    assert found["products"][0] == pytest.approx(math.cos(key - query), abs=1e-9)
+    assert found["products"][0] == pytest.approx(math.sin(key - query), abs=1e-9)
 
 
 def test_with_the_distance_locked_the_score_stands_still(page):
     here = page.locator("attn-live[name=rotary_hands]")
     told = here.locator(".live-told")
-    assert "3 positions after the query" in told.text_content()
+    assert "1 position after the query" in told.text_content()
     before = told.text_content()
     here.get_by_label("lock the distance").check()
     query = here.get_by_label("position of the query")
@@ -62,12 +63,12 @@ def test_with_the_distance_locked_the_score_stands_still(page):
     for _ in range(5):
         page.keyboard.press("ArrowRight")
     assert (query.input_value(), here.get_by_label("position of the key").input_value()) == (
+        "6",
         "7",
-        "10",
     )
     assert told.text_content().startswith(before)
     query.press("End")  # the key is at the end of the line before the query is
-    assert query.input_value() == "37"
+    assert query.input_value() == "39"
     here.get_by_label("lock the distance").uncheck()
     query.press("Home")
     assert "40 positions after" in told.text_content()

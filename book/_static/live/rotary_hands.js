@@ -1,4 +1,4 @@
-// Chapter 3: a query and a key of 16 features, both (1, 0) in each pair, turned by their positions.
+// Chapter 3: a query, (0, 1) in each of its eight pairs, and a key, (1, 0), turned by their positions.
 (function () {
   "use strict";
   const { figure, make, slider } = window.attnbookLive;
@@ -14,10 +14,10 @@
   }
 
   figure("rotary_hands", [], (element) => {
-    const at = { query: 2, key: 5, locked: false };
+    const at = { query: 1, key: 2, locked: false };
 
     function look({ query, key }) {
-      const angles = PACE.map((pace) => [query * pace, key * pace]);
+      const angles = PACE.map((pace) => [Math.PI / 2 + query * pace, key * pace]);
       const products = angles.map(([first, second]) => Math.cos(second - first));
       return { angles, products, score: products.reduce((sum, one) => sum + one, 0) };
     }
@@ -33,9 +33,9 @@
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const bounds = { min: 0, max: LAST, step: 1 };
-    const query = slider("position of the query (solid):", { ...bounds, value: at.query },
+    const query = slider("position of the query, bites (solid):", { ...bounds, value: at.query },
       (value) => move("query", value), say);
-    const key = slider("position of the key (dashed):", { ...bounds, value: at.key },
+    const key = slider("position of the key, man (dashed):", { ...bounds, value: at.key },
       (value) => move("key", value), say);
     const lock = make("input", { type: "checkbox", onchange: () => { at.locked = lock.checked; update(); say(); } });
 
