@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from attnbook import RotaryEncoding
+from attnbook import RotaryEncoding, relative_buckets
 from attnbook.studies import encodings, longer
 
 EVERY = (*encodings.ENCODINGS, "FLOATER")
@@ -63,6 +63,19 @@ def test_floater_shifts_the_projections_as_its_authors_do():
             parameter.zero_()
     assert_close(floater(tokens), plain(tokens))
     assert (moved - plain(tokens)).abs().max() > 1e-3
+
+
+def test_training_reaches_every_bucket_that_a_longer_text_needs():
+    model = reader("T5")
+    assert model.relative is not None
+
+    def buckets(length, reach):
+        found = relative_buckets(length, max_distance=reach, is_causal=True)
+        return set(found.tril().flatten().tolist())
+
+    assert model.relative.max_distance == 24
+    assert buckets(32, 24) == buckets(256, 24)
+    assert buckets(32, 128) < buckets(256, 128)
 
 
 def test_shares_by_bins_of_positions():

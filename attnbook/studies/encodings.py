@@ -61,6 +61,9 @@ class Layer(nn.Module):
 class Reader(nn.Module):
     """A transformer of a few layers that is told about positions in one of ENCODINGS.
 
+    All distances from `reach` on share the last of T5's buckets, which has to be one that occurs in
+    training: else what it holds is what it started with.
+
     "FLOATER" is a seventh: the sinusoids at the input, and a path that shifts the projections, one
     for all layers, solved by one step of the solver a position.
     """
@@ -68,6 +71,7 @@ class Reader(nn.Module):
     def __init__(
         self, encoding: str, symbols: int, answers: int, *, dim: int = 32, heads: int = 4,
         layers: int = 2, max_length: int = 256, is_causal: bool = True, step: float = 0.01,
+        reach: int = 24,
     ) -> None:  # fmt: skip
         super().__init__()
         self.heads, self.is_causal, self.is_alibi = heads, is_causal, encoding == "ALiBi"
@@ -80,7 +84,9 @@ class Reader(nn.Module):
         rotary = RotaryEncoding(dim // heads) if encoding == "rotary" else None
         blocks = [Layer(dim, heads, rotary) for _ in range(layers)]
         self.layers = nn.ModuleList(blocks)
-        self.relative = RelativeBias(heads, is_causal=is_causal) if encoding == "T5" else None
+        self.relative = None
+        if encoding == "T5":
+            self.relative = RelativeBias(heads, max_distance=reach, is_causal=is_causal)
         self.floater = (
             FloaterEncoding(dim, step=step, substeps=1) if encoding == "FLOATER" else None
         )
@@ -156,16 +162,17 @@ def right(
 @on_cpu
 def learn(
     *, arm: str, lr: float, steps: int, length: int, test_length: int, count: int, seed: int,
-    dim: int = 32, batch_size: int = 16, step: float = 0.01, only: str = "", lists: str = "test",
-    device: str = "cpu",
+    dim: int = 32, batch_size: int = 16, step: float = 0.01, reach: int = 24, only: str = "",
+    lists: str = "test", device: str = "cpu",
 ) -> dict[str, Any]:  # fmt: skip
     """Train a causal reader on sequences of one length, no sequence twice; test it on longer ones.
 
-    `only` leaves the other question's answers out of the training; `step` is FLOATER's.
+    `only` leaves the other question's answers out of the training; `step` is FLOATER's, and
+    `reach` T5's.
     """
     torch.manual_seed(seed)
-    model = Reader(arm, 2 * SYMBOLS, 2 * SYMBOLS, dim=dim, max_length=test_length, step=step)
-    model.to(device)
+    sizes = {"dim": dim, "max_length": test_length, "step": step, "reach": reach}
+    model = Reader(arm, 2 * SYMBOLS, 2 * SYMBOLS, **sizes).to(device)
     drawn = sequences(batch_size * steps, length, torch.Generator().manual_seed(100_000 + seed))
     for n, name in enumerate(ASKED):
         if only not in ("", name):
@@ -266,6 +273,7 @@ REFUTED_IF = (
 COMPARED = [
     ("latest marked", "beyond", "ALiBi", "rotary"),
     ("latest marked", "beyond", "ALiBi", "T5"),
+    ("latest marked", "beyond", "T5", "rotary"),
     ("latest marked", "beyond", "ALiBi", "none"),
     ("latest marked", "beyond", "rotary", "none"),
     ("latest marked", "within", "none", "ALiBi"),
@@ -327,7 +335,7 @@ def attacks(
     """Return what was tried to overturn what the study says, and what came."""
     tried = {
         f"{arm}, rate for {where}": {**arms[arm], "lr": best[f"{arm}, {where}"]}
-        for arm in ("ALiBi", "rotary")
+        for arm in ("T5", "ALiBi", "rotary")
         for where in stretches
     }
     within = {
@@ -347,6 +355,7 @@ def attacks(
         for question in ASKED
         if name in tried
     }
+    far = {name: cell for name, cell in tried.items() if name.startswith("T5")}
     rate = best["sinusoidal, within"]
     floater = {
         f"FLOATER, step {step}, rate {lr:g}": {"arm": "FLOATER", "step": step, "lr": lr, **sizes}
@@ -359,6 +368,10 @@ def attacks(
         "a third of the learning rate": (scaled(1 / 3), range(seeds)),
         "twice the width": (changed(within, dim=64), range(seeds)),
         "another block of seeds": (tried, range(500, 500 + seeds)),
+        "T5's buckets up to 128, of which training reaches those to 31": (
+            changed(far, reach=128),
+            range(seeds),
+        ),
         "FLOATER beside the sinusoids": (floater, range(seeds)),
     }
     found = []
