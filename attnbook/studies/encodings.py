@@ -71,7 +71,7 @@ class Reader(nn.Module):
     def __init__(
         self, encoding: str, symbols: int, answers: int, *, dim: int = 32, heads: int = 4,
         layers: int = 2, max_length: int = 256, is_causal: bool = True, step: float = 0.01,
-        reach: int = 24,
+        reach: int = 24, base: float = 10_000.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.heads, self.is_causal, self.is_alibi = heads, is_causal, encoding == "ALiBi"
@@ -81,7 +81,7 @@ class Reader(nn.Module):
             self.added = SinusoidalEncoding(dim)
         if encoding == "learned":
             self.added = LearnedEncoding(max_length, dim)
-        rotary = RotaryEncoding(dim // heads) if encoding == "rotary" else None
+        rotary = RotaryEncoding(dim // heads, base=base) if encoding == "rotary" else None
         blocks = [Layer(dim, heads, rotary) for _ in range(layers)]
         self.layers = nn.ModuleList(blocks)
         self.relative = None
@@ -162,17 +162,19 @@ def right(
 @on_cpu
 def learn(
     *, arm: str, lr: float, steps: int, length: int, test_length: int, count: int, seed: int,
-    dim: int = 32, batch_size: int = 16, step: float = 0.01, reach: int = 24, only: str = "",
-    lists: str = "test", device: str = "cpu",
+    dim: int = 32, batch_size: int = 16, step: float = 0.01, reach: int = 24,
+    base: float = 10_000.0, only: str = "", lists: str = "test", device: str = "cpu",
 ) -> dict[str, Any]:  # fmt: skip
     """Train a causal reader on sequences of one length, no sequence twice; test it on longer ones.
 
-    `only` leaves the other question's answers out of the training; `step` is FLOATER's, and
-    `reach` T5's.
+    `only` leaves the other question's answers out of the training; `step` is FLOATER's, `reach`
+    T5's and `base` that of rotary encoding.
     """
     torch.manual_seed(seed)
-    sizes = {"dim": dim, "max_length": test_length, "step": step, "reach": reach}
-    model = Reader(arm, 2 * SYMBOLS, 2 * SYMBOLS, **sizes).to(device)
+    model = Reader(
+        arm, 2 * SYMBOLS, 2 * SYMBOLS, dim=dim, max_length=test_length, step=step, reach=reach,
+        base=base,
+    ).to(device)  # fmt: skip
     drawn = sequences(batch_size * steps, length, torch.Generator().manual_seed(100_000 + seed))
     for n, name in enumerate(ASKED):
         if only not in ("", name):
@@ -356,6 +358,12 @@ def attacks(
         if name in tried
     }
     far = {name: cell for name, cell in tried.items() if name.startswith("T5")}
+    bases = {
+        f"{name}, base {base}": {**cell, "base": float(base)}
+        for name, cell in tried.items()
+        for base in (10, 100, 1_000_000)
+        if name.startswith("rotary")
+    }
     rate = best["sinusoidal, within"]
     floater = {
         f"FLOATER, step {step}, rate {lr:g}": {"arm": "FLOATER", "step": step, "lr": lr, **sizes}
@@ -372,6 +380,7 @@ def attacks(
             changed(far, reach=128),
             range(seeds),
         ),
+        "another base of rotary encoding": (bases, range(seeds)),
         "FLOATER beside the sinusoids": (floater, range(seeds)),
     }
     found = []
