@@ -1,0 +1,84 @@
+// Chapter 3: a query, (0, 1) in each of its eight pairs, and a key, (1, 0), turned by their positions.
+(function () {
+  "use strict";
+  const { figure, make, slider } = window.attnbookLive;
+  const PAIRS = 8;
+  const SHOWN = [0, 1, 2]; // pairs that are drawn
+  const LAST = 40; // position
+  const PACE = Array.from({ length: PAIRS }, (_, l) => 10000 ** (-l / PAIRS));
+
+  function draw(tag, attributes) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  }
+
+  figure("rotary_hands", [], (element) => {
+    const at = { query: 1, key: 2, locked: false };
+
+    function look({ query, key }) {
+      const angles = PACE.map((pace) => [Math.PI / 2 + query * pace, key * pace]);
+      const products = angles.map(([first, second]) => Math.cos(second - first));
+      return { angles, products, score: products.reduce((sum, one) => sum + one, 0) };
+    }
+
+    const dials = SHOWN.map((l) => {
+      const face = draw("svg", { viewBox: "-1.2 -1.2 2.4 2.4", "aria-hidden": "true" });
+      face.append(draw("circle", { r: 1 }));
+      const hands = ["query", "key"].map((name) => draw("line", { class: `live-${name}` }));
+      face.append(...hands);
+      const told = make("span");
+      return { l, hands, told, dial: make("div", { class: "live-dial" }, face, told) };
+    });
+    const told = make("p", { class: "live-told" });
+    const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
+    const bounds = { min: 0, max: LAST, step: 1 };
+    const query = slider("position of the query, bites (solid):", { ...bounds, value: at.query },
+      (value) => move("query", value), say);
+    const key = slider("position of the key, man (dashed):", { ...bounds, value: at.key },
+      (value) => move("key", value), say);
+    const lock = make("input", { type: "checkbox", onchange: () => { at.locked = lock.checked; update(); say(); } });
+
+    // With the distance locked both move, as far as neither leaves the line.
+    function move(name, value) {
+      const step = value - at[name];
+      const other = name === "query" ? "key" : "query";
+      if (at.locked) {
+        const moved = Math.min(Math.max(at[other] + step, 0), LAST);
+        at[name] += moved - at[other];
+        at[other] = moved;
+      } else {
+        at[name] = value;
+      }
+      update();
+    }
+
+    function update() {
+      const { angles, products, score } = look(at);
+      for (const [part, position] of [[query, at.query], [key, at.key]]) {
+        part.control.value = position;
+        part.shown.textContent = position;
+      }
+      for (const { l, hands, told: note } of dials) {
+        hands.forEach((hand, n) => {
+          hand.setAttribute("x2", Math.cos(angles[l][n]));
+          hand.setAttribute("y2", -Math.sin(angles[l][n]));
+        });
+        note.textContent = `pair ${l + 1}: ${products[l].toFixed(2)}`;
+      }
+      const apart = Math.abs(at.key - at.query);
+      const where = apart === 0 ? "at the same position"
+        : `${apart} position${apart > 1 ? "s" : ""} ${at.key > at.query ? "after" : "before"} the query`;
+      told.textContent = `The key stands ${where}. Dot product of all ${PAIRS} pairs: `
+        + `${score.toFixed(2)} of ${PAIRS}.${at.locked ? " The distance is locked: the score stands still." : ""}`;
+    }
+    function say() { spoken.textContent = told.textContent; }
+
+    element.append(
+      make("div", { class: "live-sliders" }, query.label, key.label),
+      make("div", { class: "live-row" }, make("label", {}, lock, " lock the distance")),
+      make("div", { class: "live-dials" }, ...dials.map(({ dial }) => dial)), told, spoken);
+    element.look = look;
+    update();
+  });
+})();

@@ -1,0 +1,109 @@
+"""The live figures of the chapter on positions: rotary hands, and ALiBi's price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import attnbook as ab
+
+from .conftest import Visit
+from .test_live import figure
+from .test_site import AXE, mode, width
+
+CHAPTER = "book/positional_encoding"
+pytestmark = [pytest.mark.book, pytest.mark.xdist_group(CHAPTER)]
+
+
+@pytest.fixture(scope="module")
+def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
+    visit = open_page(CHAPTER)
+    for name in ("rotary_hands", "alibi"):
+        visit.page.locator(f"attn-live[name={name}]").scroll_into_view_if_needed()
+        visit.page.wait_for_selector(f"attn-live[name={name}][data-ready]")
+    yield visit
+    assert visit.complaints == []
+    visit.page.close()
+
+
+@pytest.mark.parametrize(("query", "key"), [(1, 2), (6, 7), (5, 2), (0, 40)])
+def test_the_hands_turn_as_the_package_does(page, query, key):
+    settings = {"query": query, "key": key}
+    found = figure(page, "rotary_hands", "(e, settings) => e.look(settings)", settings)
+    up, right = ([[0.0, 1.0] * 8], [[1.0, 0.0] * 8])
+    turned = [
+        ab.RotaryEncoding(16)(torch.tensor(vector).double(), torch.tensor([p]).double())
+        for vector, p in ((up, query), (right, key))
+    ]
+    assert found["score"] == pytest.approx((turned[0] @ turned[1].T).item(), abs=1e-9)
+    assert found["products"][0] == pytest.approx(math.sin(key - query), abs=1e-9)
+
+
+def test_with_the_distance_locked_the_score_stands_still(page):
+    here = page.page.locator("attn-live[name=rotary_hands]")
+    told = here.locator(".live-told")
+    assert "1 position after the query" in told.text_content()
+    before = told.text_content()
+    here.get_by_label("lock the distance").check()
+    query = here.get_by_label("position of the query")
+    query.focus()
+    for _ in range(5):
+        page.page.keyboard.press("ArrowRight")
+    assert (query.input_value(), here.get_by_label("position of the key").input_value()) == (
+        "6",
+        "7",
+    )
+    assert told.text_content().startswith(before)
+    query.press("End")  # the key is at the end of the line before the query is
+    assert query.input_value() == "39"
+    here.get_by_label("lock the distance").uncheck()
+    query.press("Home")
+    assert "40 positions after" in told.text_content()
+    assert here.locator("p[aria-live]").text_content() == told.text_content()
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 4.5, 8])
+@pytest.mark.parametrize(("query", "causal"), [(32, True), (10, True), (10, False)])
+def test_the_bars_are_the_softmax_of_the_price(page, exponent, query, causal):
+    settings = {"exponent": exponent, "query": query, "causal": causal}
+    script = "(e, settings) => ({...e.look(settings), weights: [...e.look(settings).weights]})"
+    found = figure(page, "alibi", script, settings)
+    distance = (torch.arange(33) - query).abs()
+    scores = -(2.0**-exponent) * distance
+    if causal:
+        scores[query + 1 :] = -math.inf
+    weights = scores.softmax(-1)
+    torch.testing.assert_close(torch.tensor(found["weights"]), weights, atol=1e-6, rtol=0)
+    near = found["near"]
+    assert weights[distance <= near].sum() > 0.5 - 1e-6
+    assert near == 0 or weights[distance < near].sum() < 0.5 + 1e-6
+
+
+def test_alibi_starts_where_the_chapter_stands(page):
+    here = page.page.locator("attn-live[name=alibi]")
+    expected = ab.alibi_bias(8, 1, 33)[0, 0].softmax(-1)[-1]
+    assert f"its own position {expected:.2f} of its weight" in here.text_content()
+    here.get_by_label("slope").press("End")
+    assert "1/256" in here.locator("label").first.text_content()
+    assert "0.03 of its weight" in here.locator("p[aria-live]").text_content()
+
+
+@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
+def test_no_fault_of_access(page, scheme, pixels):
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
+    with width(page, pixels), mode(page, scheme):
+        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
+        small = page.page.eval_on_selector_all(
+            "attn-live :is(button, input)",
+            "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
+        )
+        assert small == []
+        wide = page.page.eval_on_selector_all(
+            "attn-live", "all => all.map(e => e.scrollWidth - e.clientWidth)"
+        )
+        assert max(wide) <= 0

@@ -1,0 +1,128 @@
+"""studies/encodings.py and longer.py: the questions have the answers they say, the arms differ."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from attnbook import RotaryEncoding, relative_buckets
+from attnbook.studies import encodings, longer
+
+EVERY = (*encodings.ENCODINGS, "FLOATER")
+
+
+def reader(encoding, **settings):
+    torch.manual_seed(0)
+    return encodings.Reader(encoding, 32, 32, **settings)
+
+
+def test_answers_by_reading_along():
+    tokens, answers = encodings.sequences(20, 30, torch.Generator().manual_seed(0))
+    assert 0.1 < (tokens >= encodings.SYMBOLS).float().mean() < 0.2
+    for row, answer in zip(tokens.tolist(), answers.tolist(), strict=True):
+        latest = encodings.IGNORED
+        for place, token in enumerate(row):
+            latest = token - encodings.SYMBOLS if token >= encodings.SYMBOLS else latest
+            back = row[place - 3] % encodings.SYMBOLS if place >= 3 else encodings.IGNORED
+            assert answer[place] == [latest, back]
+
+
+@pytest.mark.parametrize("encoding", EVERY)
+def test_a_causal_reader_answers_in_a_long_sequence_as_in_a_short_one(device, encoding):
+    model = reader(encoding).to(device)
+    tokens = torch.randint(32, (2, 24), device=device)
+    assert_close(model(tokens)[:, :10], model(tokens[:, :10]), rtol=1e-4, atol=1e-5)
+    changed = tokens.clone()
+    changed[:, 10:] = 0
+    assert_close(model(changed)[:, :10], model(tokens)[:, :10], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoding", ["none", "ALiBi"])
+def test_without_a_mask_neither_of_these_tells_a_sequence_from_its_mirror_image(encoding):
+    model = reader(encoding, is_causal=False)
+    tokens = torch.randint(32, (2, 9))
+    assert_close(model(tokens.flip(-1)).flip(1), model(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_floater_shifts_the_projections_as_its_authors_do():
+    """With the path at 0 it is the sinusoidal reader; else q, k and v get p after W x + b."""
+    plain, floater = reader("sinusoidal"), reader("FLOATER")
+    shared = plain.state_dict()
+    missing = floater.load_state_dict(shared, strict=False)
+    assert missing.unexpected_keys == []
+    assert {key.split(".")[0] for key in missing.missing_keys} == {"floater"}
+    assert floater.floater is not None
+    tokens = torch.randint(32, (2, 9))
+    moved = floater(tokens)
+    for part, projection in zip(floater.floater(9) * 2, floater.shifted, strict=True):
+        x = torch.randn(9, 32)
+        assert_close(projection(x) - part, x @ projection.weight.T + projection.bias)
+    with torch.no_grad():
+        for parameter in floater.floater.parameters():
+            parameter.zero_()
+    assert_close(floater(tokens), plain(tokens))
+    assert (moved - plain(tokens)).abs().max() > 1e-3
+
+
+def test_training_reaches_every_bucket_that_a_longer_text_needs():
+    model = reader("T5")
+    assert model.relative is not None
+
+    def buckets(length, reach):
+        found = relative_buckets(length, max_distance=reach, is_causal=True)
+        return set(found.tril().flatten().tolist())
+
+    assert model.relative.max_distance == 24
+    assert buckets(32, 24) == buckets(256, 24)
+    assert buckets(32, 128) < buckets(256, 128)
+
+
+def test_shares_by_bins_of_positions():
+    class HalfRight(torch.nn.Module):
+        def forward(self, tokens):
+            back = (tokens % encodings.SYMBOLS).roll(3, dims=-1)
+            back[:, 16:] = 0
+            one_hot = torch.nn.functional.one_hot(back, encodings.SYMBOLS).float()
+            return torch.cat([one_hot, one_hot], dim=-1)
+
+    first, second = encodings.right(HalfRight(), 50, 32, seed=0)["three back"]
+    assert first == 1 and 0 < second < 0.2
+
+
+def test_the_best_reader_without_order_by_simulation():
+    """It counts along, and names the commonest symbol that the answer can be."""
+    tokens, answers = encodings.sequences(400, 32, torch.Generator().manual_seed(0))
+    for n, name in enumerate(encodings.ASKED):
+        for places in (range(16), range(16, 32)):
+            hits = shares = asked = 0
+            for row, answer in zip(tokens.tolist(), answers[..., n].tolist(), strict=True):
+                for place in places:
+                    if answer[place] == encodings.IGNORED:
+                        continue
+                    seen = row[:place] if n else [t for t in row[: place + 1] if t >= 16]
+                    seen = [token % 16 for token in seen]
+                    named = max(set(seen), key=seen.count)
+                    hits += named == answer[place]
+                    shares += seen.count(named) / len(seen)
+                    asked += 1
+            assert abs(hits - shares) / asked < 0.03
+            stored = encodings.order_blind(32, count=400)[name][places[0] // 16]
+            assert shares / asked == pytest.approx(stored, abs=1e-4)
+
+
+def test_an_arm_of_the_longer_study_changes_the_angles_alone():
+    sizes = {"steps": 6, "length": 16, "long": 32, "count": 4, "short_lr": 0.01, "lr": 0.01}
+    found = {
+        arm: longer.stretch(arm=arm, factor=2.0, more_steps=6, seed=0, **sizes)
+        for arm in longer.ARMS
+    }
+    assert longer.trained.cache_info().currsize == 1
+    plain = longer.stretch(arm="NTK", factor=1.0, more_steps=6, seed=0, **sizes)
+    assert plain == found["as trained"]
+    assert len({str(one["curve"]) for one in found.values()}) == 3
+    kept = longer.trained(
+        lr=0.01, steps=6, length=16, seed=0, dim=32, batch_size=16, device="cpu"
+    )  # fmt: skip
+    rotary = [module for module in kept.modules() if isinstance(module, RotaryEncoding)]
+    assert [(r.interpolation, r.ntk) for r in set(rotary)] == [(1.0, 1.0)]
