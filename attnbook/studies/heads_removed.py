@@ -353,7 +353,7 @@ FULL: dict[str, Any] = {
     "count": None,
     "layers": list(range(LAYERS)),
     "heads": list(range(HEADS)),
-    "removed": [9, 18, 36, 54, 63],
+    "removed": [9, 18, 36, 54, 63, 72],
     "orders": 3,
 }
 QUICK: dict[str, Any] = {"count": 3, "layers": [5], "heads": [0], "removed": [1], "orders": 1}
