@@ -54,3 +54,17 @@ def test_a_chapter_has_exercises_with_answers(name):
 
 def test_the_mechanisms_are_those_of_the_package():
     assert {"attention", "eca", "spatial_transformer"} <= set(MECHANISMS)
+
+
+@pytest.mark.parametrize("sheet", sorted((ROOT / "book" / "_static").rglob("*.css")), ids=str)
+def test_no_rule_of_a_style_sheet_is_left_open(sheet):
+    """A brace that is missing puts all later rules inside of one, where they do nothing."""
+    text = re.sub(r"/\*.*?\*/", "", sheet.read_text(encoding="utf-8"), flags=re.DOTALL)
+    inside: list[str] = []
+    for selector, brace in re.findall(r"([^{};]*)([{}])", text):
+        if brace == "}":
+            inside.pop()
+            continue
+        assert not inside or inside[-1].startswith("@"), f"{selector.strip()} in {inside[-1]}"
+        inside.append(selector.strip())
+    assert inside == []
