@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from attnbook.attention import Score, attend, dot_product_score
 from attnbook.datasets import on_cpu
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
 from attnbook.studies.runner import Each
 
 KEYS, VALUES, PAIRS = 64, 16, 16
@@ -312,16 +312,7 @@ def _trained(
     )
     best = chosen(tuning)
     jobs = {name: {**cell, "lr": best[name], "steps": steps} for name, cell in cells.items()}
-    return tuning, repeat(each, jobs, range(seeds), "results")
-
-
-def repeat(
-    each: Each, cells: dict[str, dict[str, Any]], seeds: range, what: str
-) -> dict[str, list[list[float]]]:
-    """Return the curves of each cell, one for each seed."""
-    jobs = [{**cell, "seed": seed} for cell in cells.values() for seed in seeds]
-    found = iter(each(learn, jobs, what))
-    return {name: [next(found) for _ in seeds] for name in cells}
+    return tuning, repeat_all(each, learn, jobs, range(seeds), "results")
 
 
 def attacks(
@@ -375,7 +366,7 @@ def attacks(
     }
     found = []
     for what, (jobs, block) in plan.items():
-        came = repeat(each, jobs, block, f"attack: {what}")
+        came = repeat_all(each, learn, jobs, block, f"attack: {what}")
         found.append({"tried": what, "came": {name: summary(runs) for name, runs in came.items()}})
     learned = {
         f"{optimizer}, d = {dim}, unscaled, temperature learned": {

@@ -22,7 +22,7 @@ from attnbook.positional_encoding import (
     alibi_bias,
 )
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -227,7 +227,7 @@ def run(
         cells = {arm: {**cell, "lr": rate[arm]} for arm, cell in arms.items()}
         tuning |= {f"{arm}, {where}": by for arm, by in found.items()}
         best |= {f"{arm}, {where}": value for arm, value in rate.items()}
-        runs[where] = repeat(each, cells, range(seeds), "results")
+        runs[where] = repeat_all(each, learn, cells, range(seeds), "results")
     comparisons = {
         f"{name}, {where}: {arm} - {rival}": compare(
             at(runs[where][arm], name, place), at(runs[where][rival], name, place)
@@ -287,15 +287,6 @@ COMPARED = [
     ("three back", "beyond", "rotary", "sinusoidal"),
     ("three back", "beyond", "rotary", "ALiBi"),
 ]
-
-
-def repeat(
-    each: Each, cells: dict[str, dict[str, Any]], seeds: range, what: str
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the results of each cell, one for each seed."""
-    jobs = [{**cell, "seed": seed} for cell in cells.values() for seed in seeds]
-    found = iter(each(learn, jobs, what))
-    return {name: [next(found) for _ in seeds] for name in cells}
 
 
 def at(rows: list[dict[str, Any]], name: str, place: int) -> list[float]:
@@ -385,7 +376,7 @@ def attacks(
     }
     found = []
     for what, (cells, block) in plan.items():
-        came = repeat(each, cells, block, f"attack: {what}")
+        came = repeat_all(each, learn, cells, block, f"attack: {what}")
         shares = {
             arm: {f"{n}, {w}": at(rows, n, p) for n in ASKED for w, p in stretches.items()}
             for arm, rows in came.items()

@@ -21,7 +21,7 @@ from attnbook.costs import multiply_adds
 from attnbook.datasets import mnist, on_cpu
 from attnbook.self_attention import SelfAttention
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -225,7 +225,7 @@ def run(
         tuning[test] = tuned(each, tested, measure, rates, tuning_seeds)
         best = chosen(tuning[test])
         runs[test] = {
-            name: repeat(each, {**cell, "lr": best[name]}, range(seeds), "results")
+            name: repeat_one(each, learn, {**cell, "lr": best[name]}, range(seeds), "results")
             for name, cell in tested.items()
         }
     right = {
@@ -304,11 +304,6 @@ def tuned(
     )  # fmt: skip
 
 
-def repeat(each: Each, cell: dict[str, Any], seeds: range, what: str) -> list[dict[str, Any]]:
-    """Return the results of one cell, one for each seed."""
-    return each(learn, [{**cell, "seed": seed} for seed in seeds], what)
-
-
 def attacks(
     each: Each,
     cells: dict[str, dict[str, Any]],
@@ -340,7 +335,9 @@ def attacks(
     found = []
     for what, jobs in plan.items():
         came = {
-            arm: [row["test"] for row in repeat(each, job, range(seeds), f"attack: {what}")]
+            arm: [
+                row["test"] for row in repeat_one(each, learn, job, range(seeds), f"attack: {what}")
+            ]
             for arm, job in jobs.items()
         }
         found.append({"tried": what, "came": came})
@@ -349,7 +346,8 @@ def attacks(
     }}  # fmt: skip
     tuning = tuned(each, finer, "plain", rates, tuning_seeds)
     ((name, cell),) = finer.items()
-    rows = repeat(each, {**cell, "lr": chosen(tuning)[name]}, range(seeds), "attack: patches")
+    cell = {**cell, "lr": chosen(tuning)[name]}
+    rows = repeat_one(each, learn, cell, range(seeds), "attack: patches")
     found.append({"tried": "patches of 4 x 4, with a learning rate of their own",
                   "came": {name: [row["test"] for row in rows]}, "tuning": tuning})  # fmt: skip
     return found

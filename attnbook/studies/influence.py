@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from attnbook.attention import AdditiveScore, Score, attend, dot_product_score
 from attnbook.datasets import Characters, DatePair, date_pairs, on_cpu
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_all, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -416,7 +416,7 @@ def run(
     )
     best = chosen(tuning)
     cells = {name: {**cell, "lr": best[name]} for name, cell in arms.items()}
-    runs = {name: repeat_of(each, cell, range(seeds), "results") for name, cell in cells.items()}
+    runs = repeat_all(each, learn, cells, range(seeds), "results")
     kinds = [found["kinds"] for found in runs["attention"]]
 
     def of(kind: str, column: str) -> list[float]:
@@ -474,11 +474,6 @@ REFUTED_IF = (
 )
 
 
-def repeat_of(each: Each, cell: dict[str, Any], seeds: range, what: str) -> list[dict[str, Any]]:
-    """Return the results of one cell, one for each seed."""
-    return each(learn, [{**cell, "seed": seed} for seed in seeds], what)
-
-
 def read_otherwise(kinds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return what the same translators say when the open and the decided are read in other ways."""
     plan = {
@@ -523,7 +518,7 @@ def attacks(
         block = range(500, 500 + seeds) if "block" in what else range(seeds)
         came: dict[str, Any] = {}
         for arm, cell in jobs.items():
-            rows = repeat_of(each, cell, block, f"attack: {what}")
+            rows = repeat_one(each, learn, cell, block, f"attack: {what}")
             came[arm] = {"exact": [row["exact"] for row in rows]}
             for kind in (
                 ("later letter, open", "later letter, decided") if arm == "attention" else ()

@@ -14,7 +14,7 @@ from torch import Tensor
 from attnbook.datasets import Characters, on_cpu
 from attnbook.studies import main
 from attnbook.studies.influence import ARMS, loss
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -121,10 +121,7 @@ def run(
     )
     best = chosen(tuning)
     cells = {name: {**cell, "lr": best[name]} for name, cell in cells.items()}
-    runs = {
-        name: each(learn, [{**cell, "seed": seed} for seed in range(seeds)], "results")
-        for name, cell in cells.items()
-    }
+    runs = repeat_all(each, learn, cells, range(seeds), "results")
     exact = {name: [by_bin(found) for found in rows] for name, rows in runs.items()}
 
     def of(name: str, lengths: str) -> list[float]:
@@ -193,15 +190,8 @@ def attacks(
     found = []
     for what, arms in plan.items() if seeds else ():
         block = range(500, 500 + seeds) if "block" in what else range(seeds)
-        came = {
-            name: [
-                by_bin(row)
-                for row in each(
-                    learn, [{**cell, "seed": seed} for seed in block], f"attack: {what}"
-                )
-            ]
-            for name, cell in arms.items()
-        }
+        rows = repeat_all(each, learn, arms, block, f"attack: {what}")
+        came = {name: [by_bin(row) for row in runs] for name, runs in rows.items()}
         found.append({"tried": what, "came": came})
     return found
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attnbook.datasets import on_cpu
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_all, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -191,7 +191,7 @@ def run(
     )
     best = chosen(tuning)
     cells = {name: {**cell, "lr": best[name]} for name, cell in cells.items()}
-    runs = {name: repeat_of(each, cell, range(seeds), "results") for name, cell in cells.items()}
+    runs = repeat_all(each, learn, cells, range(seeds), "results")
     error = {name: [found["error"] for found in rows] for name, rows in runs.items()}
     comparisons = {f"{n}: error - 1 head": compare(error[n], error["1 head"]) for n in [*two][1:]}
     for name in (name for name in kinds if "1 head" in name):
@@ -232,11 +232,6 @@ REFUTED_IF = (
 )
 
 
-def repeat_of(each: Each, cell: dict[str, Any], seeds: range, what: str) -> list[dict[str, Any]]:
-    """Return the results of one cell, one for each seed."""
-    return each(learn, [{**cell, "seed": seed} for seed in seeds], what)
-
-
 def attacks(
     each: Each, cells: dict[str, dict[str, Any]], *, longer: int, seeds: int
 ) -> list[dict[str, Any]]:
@@ -267,7 +262,7 @@ def attacks(
         block = range(500, 500 + seeds) if what.startswith("another") else range(seeds)
         came = {}
         for name, cell in tried.items():
-            rows = repeat_of(each, cell, block, f"attack: {what}")
+            rows = repeat_one(each, learn, cell, block, f"attack: {what}")
             came[name] = [row["error"] for row in rows]
         found.append({"tried": what, "came": came})
     return found

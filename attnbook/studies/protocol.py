@@ -80,6 +80,22 @@ def chosen(tuning: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
+def repeat_one(
+    each: Each, work: Work, cell: dict[str, Any], seeds: Sequence[int], what: str
+) -> list[Any]:
+    """Return the results of one cell, one for each seed."""
+    return each(work, [{**cell, "seed": seed} for seed in seeds], what)
+
+
+def repeat_all(
+    each: Each, work: Work, cells: Mapping[str, dict[str, Any]], seeds: Sequence[int], what: str
+) -> dict[str, list[Any]]:
+    """Return the results of each cell, one for each seed; all cells are one list of jobs."""
+    jobs = [{**cell, "seed": seed} for cell in cells.values() for seed in seeds]
+    found = iter(each(work, jobs, what))
+    return {name: [next(found) for _ in seeds] for name in cells}
+
+
 def compare(runs: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
     """Return what is known about the mean of runs - baseline, paired seed by seed.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from attnbook.datasets import on_cpu
 from attnbook.self_attention import SelfAttention
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_one, tune
 from attnbook.studies.runner import Each
 
 SYMBOLS, DIM, SHORTEST, LONGEST = 32, 32, 4, 128
@@ -211,7 +211,7 @@ def run(
         tuning[measure] = tuned(each, cells, measure, rates, tuning_seeds)
         best = chosen(tuning[measure])
         runs[measure] = {
-            arm: repeat(each, {**cell, "lr": best[arm]}, range(seeds), "results")
+            arm: repeat_one(each, learn, {**cell, "lr": best[arm]}, range(seeds), "results")
             for arm, cell in cells.items()
         }
     results = {
@@ -284,11 +284,6 @@ def tuned(
     )  # fmt: skip
 
 
-def repeat(each: Each, cell: dict[str, Any], seeds: range, what: str) -> list[dict[str, Any]]:
-    """Return the results of one cell, one for each seed."""
-    return each(learn, [{**cell, "seed": seed} for seed in seeds], what)
-
-
 def attacks(
     each: Each,
     cells: dict[str, dict[str, Any]],
@@ -326,7 +321,7 @@ def attacks(
     for what, jobs in plan.items():
         block = range(500, 500 + seeds) if "block" in what else range(seeds)
         came = {
-            arm: [row["right"] for row in repeat(each, job, block, f"attack: {what}")]
+            arm: [row["right"] for row in repeat_one(each, learn, job, block, f"attack: {what}")]
             for arm, job in jobs.items()
         }
         found.append({"tried": what, "came": came})

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from attnbook.datasets import on_cpu
 from attnbook.studies import main
 from attnbook.studies.few_images import Block, Positions, accuracy, loss, parts
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -119,7 +119,7 @@ def run(
     tuning = tuned(each, cells, rates, tuning_seeds)
     best = chosen(tuning)
     runs = {
-        name: repeat(each, {**cell, "lr": best[name]}, range(seeds), "results")
+        name: repeat_one(each, learn, {**cell, "lr": best[name]}, range(seeds), "results")
         for name, cell in cells.items()
     }
     right = {name: [row["test"] for row in rows] for name, rows in runs.items()}
@@ -184,11 +184,6 @@ def tuned(
     )  # fmt: skip
 
 
-def repeat(each: Each, cell: dict[str, Any], seeds: range, what: str) -> list[dict[str, Any]]:
-    """Return the results of one cell, one for each seed."""
-    return each(learn, [{**cell, "seed": seed} for seed in seeds], what)
-
-
 def attacks(
     each: Each,
     cells: dict[str, dict[str, Any]],
@@ -211,13 +206,13 @@ def attacks(
     }
     found = []
     for what, job in plan.items():
-        rows = repeat(each, job, range(seeds), f"attack: {what}")
+        rows = repeat_one(each, learn, job, range(seeds), f"attack: {what}")
         found.append({"tried": what, "came": said(name, rows)})
     cell = {f"{name}, each token looks at itself": {**cells[name], "itself": True}}
     tuning = tuned(each, cell, rates, tuning_seeds)
     ((changed, job),) = cell.items()
     job = {**job, "lr": chosen(tuning)[changed]}
-    rows = repeat(each, job, range(seeds), "attack: each token looks at itself")
+    rows = repeat_one(each, learn, job, range(seeds), "attack: each token looks at itself")
     found.append({"tried": "at the start each token looks at itself, with a rate of its own",
                   "came": said(name, rows), "tuning": tuning})  # fmt: skip
     return found

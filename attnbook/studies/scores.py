@@ -16,7 +16,7 @@ from attnbook.attention import AdditiveScore, attend, attend_fused, dot_product_
 from attnbook.datasets import on_cpu
 from attnbook.studies import main
 from attnbook.studies.dividing import EVERY, Lookup, lookups, speed, summary, unscaled_score
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.timing import paired_times, ratio
 
@@ -249,15 +249,6 @@ def _end(curve: list[float]) -> float:
     return summary([curve])["end"][0]
 
 
-def repeat(
-    each: Each, cells: dict[str, dict[str, Any]], seeds: Sequence[int], what: str
-) -> dict[str, list[list[float]]]:
-    """Return the curves of each cell, one for each seed."""
-    jobs = [{**cell, "seed": seed} for cell in cells.values() for seed in seeds]
-    found = iter(each(learn, jobs, what))
-    return {name: [next(found) for _ in seeds] for name in cells}
-
-
 def _trained(
     each: Each,
     cells: dict[str, dict[str, Any]],
@@ -277,7 +268,7 @@ def _trained(
     )
     best = chosen(tuning)
     tuned = {name: {**cell, "lr": best[name]} for name, cell in cells.items()}
-    return tuning, repeat(each, tuned, seeds, "results")
+    return tuning, repeat_all(each, learn, tuned, seeds, "results")
 
 
 def attacks(
@@ -317,7 +308,7 @@ def attacks(
     }
     found = []
     for what, (jobs, block) in plan.items():
-        came = repeat(each, jobs, block, f"attack: {what}")
+        came = repeat_all(each, learn, jobs, block, f"attack: {what}")
         found.append({"tried": what, "came": {name: summary(runs) for name, runs in came.items()}})
     ends = {min(dims): max(dims), max(dims): min(dims)}
     tuned_anew: dict[str, dict[str, dict[str, Any]]] = {
