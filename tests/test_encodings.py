@@ -1,4 +1,4 @@
-"""studies/encodings.py and longer.py: the questions have the answers they say, the arms differ."""
+"""Studies encodings, longer and window: the questions have the answers they say, arms differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from attnbook import RotaryEncoding, relative_buckets
-from attnbook.studies import encodings, longer
+from attnbook.studies import encodings, longer, window
 
 EVERY = (*encodings.ENCODINGS, "FLOATER")
 
@@ -91,7 +91,7 @@ def test_shares_by_bins_of_positions():
 
 
 def test_the_best_reader_without_order_by_simulation():
-    """It counts along, and names the commonest symbol that the answer can be."""
+    """It knows its own token, counts along, and names the commonest that the answer can be."""
     tokens, answers = encodings.sequences(400, 32, torch.Generator().manual_seed(0))
     for n, name in enumerate(encodings.ASKED):
         for places in (range(16), range(16, 32)):
@@ -100,7 +100,8 @@ def test_the_best_reader_without_order_by_simulation():
                 for place in places:
                     if answer[place] == encodings.IGNORED:
                         continue
-                    seen = row[:place] if n else [t for t in row[: place + 1] if t >= 16]
+                    own = row[place : place + 1] if row[place] >= 16 else []
+                    seen = row[:place] if n else own or [t for t in row[:place] if t >= 16]
                     seen = [token % 16 for token in seen]
                     named = max(set(seen), key=seen.count)
                     hits += named == answer[place]
@@ -126,3 +127,22 @@ def test_an_arm_of_the_longer_study_changes_the_angles_alone():
     )  # fmt: skip
     rotary = [module for module in kept.modules() if isinstance(module, RotaryEncoding)]
     assert [(r.interpolation, r.ntk) for r in set(rotary)] == [(1.0, 1.0)]
+
+
+def test_a_window_hides_what_is_far_in_each_layer_and_changes_nothing_else():
+    model = reader("rotary", layers=1)
+    tokens = torch.randint(32, (2, 24))
+    whole, near = model(tokens), tokens.clone()
+    near[:, :11] = 0
+    model.relative = window.Window(8)
+    assert_close(model(tokens)[:, :8], whole[:, :8])
+    assert_close(model(near)[:, 18:], model(tokens)[:, 18:])
+    assert (model(near)[:, 17] - model(tokens)[:, 17]).abs().max() > 1e-3
+    assert (model(tokens)[:, 8:] - whole[:, 8:]).abs().max() > 1e-3
+
+
+def test_a_reader_of_the_window_study_is_one_of_the_encodings():
+    sizes = {"lr": 0.01, "steps": 6, "length": 16, "count": 4, "seed": 0}
+    theirs = encodings.learn(arm="rotary", test_length=32, **sizes)["right"]
+    ours = window.learn(encoding="rotary", heads=4, long=32, widths=(4, 32), **sizes)["right"]
+    assert ours[window.OPEN] == ours["window of 32"] == theirs != ours["window of 4"]

@@ -296,15 +296,17 @@ def at(rows: list[dict[str, Any]], name: str, place: int) -> list[float]:
 
 @on_cpu
 def order_blind(length: int, count: int = 2_000) -> dict[str, list[float]]:
-    """Return how often the best reader that sees what came, but not in which order, is right.
+    """Return how often the best reader that knows no order but its own token is right.
 
-    It names the commonest of the symbols that the answer can be. Whichever of them came last, or
-    third, is equally likely, so it is right as often as the commonest has a share in them.
+    It sees what came, and which of it is its own: where that is marked, it is the latest marked
+    one. Else it names the commonest of the symbols that the answer can be. Whichever of them came
+    last, or third, is equally likely, so it is right as often as the commonest has a share in them.
     """
     drawn, _ = sequences(count, length, torch.Generator().manual_seed(0))
     seen = F.one_hot(drawn % SYMBOLS, SYMBOLS).float()
-    marked = seen * rearrange(drawn >= SYMBOLS, "count length -> count length 1")
-    before = (seen.cumsum(1) - seen)[:, 3:], marked.cumsum(1)  # a symbol is not its own third back
+    is_marked = rearrange(drawn >= SYMBOLS, "count length -> count length 1")
+    marked = torch.where(is_marked, seen, (seen * is_marked).cumsum(1))
+    before = (seen.cumsum(1) - seen)[:, 3:], marked  # a symbol is not its own third back
     found = {}
     for name, counts, skipped in zip(ASKED, reversed(before), (0, 3), strict=True):
         total = counts.sum(-1)
