@@ -164,18 +164,22 @@ def test_an_image_is_moved_by_its_own_shift():
 
 
 def test_arms_of_the_stacks_differ_in_their_residuals():
-    """They start with the same weights; tokens that look at themselves stay apart without any."""
+    """They start with the same weights; tokens that look at, or see, themselves stay apart."""
     images = torch.randn(20, 28, 28, generator=torch.Generator().manual_seed(0))
     stacks = {}
-    for name in ("with residuals", "without residuals", "itself"):
+    for name in ("with residuals", "without residuals", "itself", "alone"):
         torch.manual_seed(0)
-        arm = "without residuals" if name == "itself" else name
-        stacks[name] = residual.stack(4, arm, itself=name == "itself")
+        arm = name if name in residual.ARMS else "without residuals"
+        stacks[name] = residual.stack(4, arm, itself=name == "itself", alone=name == "alone")
     (one, other) = (stacks[name].state_dict() for name in residual.ARMS)
     assert all(torch.equal(other[key], value) for key, value in one.items())
     left = {name: residual.apart(stack, images)[-1] for name, stack in stacks.items()}
     assert left["without residuals"] < 1e-9
     assert 0.05 < left["itself"] < left["with residuals"]
+    assert left["alone"] > 0.05
+    other = torch.cat([images[:, :21], torch.randn(20, 7, 28)], dim=1)
+    one, two = (stacks["alone"][:4](batch) for batch in (images, other))
+    assert torch.equal(one[:, :12], two[:, :12])
 
 
 def test_a_study_is_done_again_on_a_gpu_alone(monkeypatch):

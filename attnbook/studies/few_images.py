@@ -1,6 +1,6 @@
 """Does a network that knows what a neighbour is learn from fewer images than one of attention?
 
-Two networks of one size, on MNIST. Cut for want of processor time: at most 1,000 images and 300
+Networks of about one size, on MNIST. Cut for want of processor time: at most 1,000 images and 300
 steps, rates tuned with two seeds; attacks (three seeds) and moved images at 1,000 images alone.
 """
 
@@ -79,17 +79,45 @@ class Positions(nn.Module):
         return x + self.vectors
 
 
-def attentive(side: int = 7) -> nn.Module:
+def answer(tokens: int, dim: int, *, side_by_side: bool) -> list[nn.Module]:
+    """Return the layers that read the answer off the mean of the tokens, or off all side by side.
+
+    Side by side, each place has weights of its own, and so more of them learn.
+    """
+    if side_by_side:
+        return [Rearrange("b i x -> b (i x)"), nn.Linear(tokens * dim, 10)]
+    return [Reduce("b i x -> b x", "mean"), nn.Linear(dim, 10)]
+
+
+def attentive(side: int = 7, *, side_by_side: bool = False) -> nn.Module:
     """Return two blocks on patches of `side` x `side` pixels."""
+    tokens = (28 // side) ** 2
     return nn.Sequential(
         Rearrange("b (row y) (column x) -> b (row column) (y x)", y=side, x=side),
         nn.Linear(side**2, 32),
-        Positions((28 // side) ** 2, 32),
+        Positions(tokens, 32),
         Block(32, 40),
         Block(32, 40),
         nn.LayerNorm(32),
-        Reduce("b i x -> b x", "mean"),
-        nn.Linear(32, 10),
+        *answer(tokens, 32, side_by_side=side_by_side),
+    )
+
+
+def on_patches(*, side_by_side: bool = False) -> nn.Module:
+    """Return two 3 x 3 convolutions on the patches that the attention has."""
+    return nn.Sequential(
+        Rearrange("b y x -> b 1 y x"),
+        nn.Conv2d(1, 26, 7, stride=7, bias=False),
+        nn.BatchNorm2d(26),
+        nn.ReLU(),
+        nn.Conv2d(26, 26, 3, padding=1, bias=False),
+        nn.BatchNorm2d(26),
+        nn.ReLU(),
+        nn.Conv2d(26, 26, 3, padding=1, bias=False),
+        nn.BatchNorm2d(26),
+        nn.ReLU(),
+        Rearrange("b channel row column -> b (row column) channel"),
+        *answer(16, 26, side_by_side=side_by_side),
     )
 
 
@@ -103,6 +131,9 @@ NETWORKS = {
     "attention": attentive,
     "linear": linear,
     "attention, patches of 4 x 4": partial(attentive, 4),
+    "attention, side by side": partial(attentive, side_by_side=True),
+    "convolution on patches": on_patches,
+    "convolution on patches, side by side": partial(on_patches, side_by_side=True),
 }
 # An arm is a network, and whether the images that it is trained on are moved.
 ARMS = {
@@ -111,6 +142,9 @@ ARMS = {
     "convolution, moved": ("convolution", True),
     "attention, moved": ("attention", True),
     "linear": ("linear", False),
+    "attention, side by side": ("attention, side by side", False),
+    "convolution on patches": ("convolution on patches", False),
+    "convolution on patches, side by side": ("convolution on patches, side by side", False),
 }
 
 
@@ -234,6 +268,9 @@ def run(
     }
     pairs = [("convolution", "attention"), ("convolution, moved", "attention, moved")]
     pairs += [("attention, moved", "attention"), ("attention", "linear")]
+    pairs += [("attention, side by side", rival) for rival in ("attention", "linear")]
+    pairs += [("convolution", "attention, side by side"), ("convolution on patches", "attention")]
+    pairs += [("convolution on patches, side by side", "attention, side by side")]
     comparisons = {
         f"{test}, {n}: {arm} - {rival}": compare(
             right[test][f"{arm}, {n}"], right[test][f"{rival}, {n}"]
@@ -319,7 +356,7 @@ def attacks(
     """Return what was tried on images as they are, and the shares right that came."""
     usual = {
         arm: {**cells[f"{arm}, {n}"], "lr": best[f"{arm}, {n}"]}
-        for arm in ("convolution", "attention")
+        for arm in ("convolution", "attention", "attention, side by side", "convolution on patches")
     }
     rate = {factor: {arm: float(f"{cell['lr'] * factor:.3g}") for arm, cell in usual.items()}
             for factor in (3, 1 / 3)}  # fmt: skip

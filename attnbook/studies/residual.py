@@ -6,6 +6,7 @@ Stacks of one, four and eight blocks on MNIST, cut into 16 patches. Cut for want
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -27,11 +28,12 @@ ARMS = {"with residuals": True, "without residuals": False}
 
 
 @on_cpu
-def stack(depth: int, arm: str, *, itself: bool = False) -> nn.Sequential:
+def stack(depth: int, arm: str, *, itself: bool = False, alone: bool = False) -> nn.Sequential:
     """Return patches of 7 x 7 pixels, `depth` blocks, and an answer from the mean of the tokens.
 
     With `itself` queries and keys begin with one matrix, and with scores 16 times as large, so that
-    each token looks at itself and is not averaged with others.
+    each token looks at itself and is not averaged with others. With `alone` it never is: attention
+    to oneself alone is the projection of the values.
     """
     blocks = [Block(32, 128, residual=ARMS[arm]) for _ in range(depth)]
     with torch.no_grad():
@@ -39,6 +41,8 @@ def stack(depth: int, arm: str, *, itself: bool = False) -> nn.Sequential:
             query, key = block.attention.q_proj, block.attention.k_proj
             query.weight.copy_(16 * key.weight)
             query.bias.copy_(16 * key.bias)
+    for block in blocks if alone else []:
+        block.register_module("attention", block.attention.v_proj)
     return nn.Sequential(
         Rearrange("b (row y) (column x) -> b (row column) (y x)", y=7, x=7),
         nn.Linear(49, 32),
@@ -75,6 +79,7 @@ def learn(
     steps: int,
     seed: int,
     itself: bool = False,
+    alone: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Train one stack on 3,000 images; return its shares of right answers.
@@ -83,7 +88,7 @@ def learn(
     images.
     """
     torch.manual_seed(seed)
-    model = stack(depth, arm, itself=itself).to(device)
+    model = stack(depth, arm, itself=itself, alone=alone).to(device)
     pool = {part: tuple(x.to(device) for x in rows) for part, rows in parts().items()}
     losses = fit(
         model, partial(loss, moved=False), pool["training"], steps=steps, batch_size=32, lr=lr,
@@ -195,7 +200,7 @@ def attacks(
     seeds: int,
     longer: int,
 ) -> list[dict[str, Any]]:
-    """Return what was tried on the deepest stack without residuals, and the shares that came."""
+    """Return what was tried on the deepest stacks, above all without residuals, and what came."""
     name = f"without residuals, {depth}"
     without = {**cells[name], "lr": best[name]}
     rate = {factor: float(f"{without['lr'] * factor:.3g}") for factor in (3, 1 / 3)}
@@ -208,14 +213,22 @@ def attacks(
     for what, job in plan.items():
         rows = repeat_one(each, learn, job, range(seeds), f"attack: {what}")
         found.append({"tried": what, "came": said(name, rows)})
-    cell = {f"{name}, each token looks at itself": {**cells[name], "itself": True}}
-    tuning = tuned(each, cell, rates, tuning_seeds)
-    ((changed, job),) = cell.items()
-    job = {**job, "lr": chosen(tuning)[changed]}
-    rows = repeat_one(each, learn, job, range(seeds), "attack: each token looks at itself")
-    found.append({"tried": "at the start each token looks at itself, with a rate of its own",
-                  "came": said(name, rows), "tuning": tuning})  # fmt: skip
+    for (what, change), arm in itertools.product(CHANGES.items(), ARMS):
+        name = f"{arm}, {depth}"
+        cell = {f"{name}, {what}": {**cells[name], change: True}}
+        tuning = tuned(each, cell, rates, tuning_seeds)
+        ((changed, job),) = cell.items()
+        job = {**job, "lr": chosen(tuning)[changed]}
+        rows = repeat_one(each, learn, job, range(seeds), f"attack: {what}")
+        found.append({"tried": f"{what}, with a rate of its own", "came": said(name, rows),
+                      "tuning": tuning})  # fmt: skip
     return found
+
+
+CHANGES = {
+    "at the start each token looks at itself": "itself",
+    "each token sees itself alone": "alone",
+}
 
 
 def said(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
