@@ -93,8 +93,7 @@ def learn(
         parts = [(turned(source), target) for source, target in parts]
     known, tried, tested = parts
     torch.manual_seed(seed)
-    kind: type[Translator] = Pooled if arm == POOLED else ARMS[arm]
-    model = kind(*characters, dim).to(device)
+    model = (Pooled if arm == POOLED else ARMS[arm])(*characters, dim=dim).to(device)
     losses = fit(model, loss, known, steps=steps, batch_size=32, lr=lr, seed=seed)
     source, target = tried if measured_on == "validation" else tested
     with torch.no_grad():
