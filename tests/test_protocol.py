@@ -14,7 +14,7 @@ import torch
 
 from attnbook import studies
 from attnbook.datasets import Characters, date_pairs
-from attnbook.studies import dividing, influence, protocol, scores, temperature
+from attnbook.studies import dividing, influence, lengths, protocol, scores, temperature
 from attnbook.studies.runner import Each, sources
 
 RECORDS = {
@@ -272,6 +272,33 @@ def test_only_parameters_that_learn_are_counted():
     assert counts["attention"] == counts["one vector"]
     assert counts["attention, additive score"] - counts["attention"] == score
     assert counts["attention"] - counts["fixed places"] == encoder - 24 * 24
+    assert counts["attention"] - counts["equal weights"] == encoder
+
+
+def test_with_equal_weights_a_text_is_its_characters_without_their_order():
+    pairs, characters, (source, target) = influence.data()
+    model = influence.EqualWeights(*characters, dim=8)
+    length = len(pairs[0].chinese) + 2
+    turned = torch.cat([source[:1, :length].flip(-1), source[:1, length:]], dim=-1)
+    assert torch.allclose(model(source[:1], target[:1]), model(turned, target[:1]), atol=1e-6)
+
+
+def test_one_pooled_vector_keeps_places_and_no_padding():
+    characters, ((source, target), *_) = lengths.data()
+    model = lengths.Pooled(*characters, dim=8)
+    short = source[(source != 0).sum(-1) == 4][:1, :4]  # two numerals between the signs
+    padded, swapped = torch.nn.functional.pad(short, (0, 3)), short[:, [0, 2, 1, 3]]
+    assert torch.allclose(model(short, target[:1]), model(padded, target[:1]), atol=1e-6)
+    assert not torch.allclose(model(short, target[:1]), model(swapped, target[:1]), atol=1e-2)
+
+
+def test_letters_that_are_wrong_are_counted_by_kind():
+    pairs = date_pairs(30)
+    right = torch.ones(30, 20, dtype=torch.bool)
+    right[:, 0] = False
+    assert {kind for kind, share in influence.wrong(pairs, right).items() if share} == {
+        "first letter"
+    }
 
 
 def test_influence_of_a_reader_that_copies():

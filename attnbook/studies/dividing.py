@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -34,6 +35,11 @@ EVERY = 5  # steps between two readings
 def unscaled_score(query: Float[Tensor, "b i d"], key: Float[Tensor, "b j d"]) -> Tensor:
     """Return q . k, not divided by anything."""
     return dot_product_score(query, key) * math.sqrt(query.shape[-1])
+
+
+def divided_score(by: float, query: Float[Tensor, "b i d"], key: Float[Tensor, "b j d"]) -> Tensor:
+    """Return q . k / (by sqrt(d))."""
+    return dot_product_score(query, key) / by
 
 
 class LearnedTemperature(nn.Module):
@@ -99,6 +105,12 @@ def lookups(
     return keys.gather(1, place), keys, values, values.gather(1, place)[:, 0]
 
 
+DIVISORS = {
+    "divided by sqrt(d) / 4": 1 / 4,
+    "divided by sqrt(d) / 2": 1 / 2,
+    "divided by 2 sqrt(d)": 2.0,
+    "divided by 4 sqrt(d)": 4.0,
+}
 SWAPPED: dict[str, tuple[Score, Score]] = {
     "unscaled, scaled backwards": (unscaled_score, dot_product_score),
     "scaled, unscaled backwards": (dot_product_score, unscaled_score),
@@ -115,6 +127,8 @@ def network(arm: str, dim: int, *, start: str) -> Lookup:
     score: Score = dot_product_score if arm == "scaled" else unscaled_score
     if arm == "unscaled, temperature learned":
         score = LearnedTemperature()
+    if arm in DIVISORS:
+        score = partial(divided_score, DIVISORS[arm])
     model = Swapped(*SWAPPED[arm], dim) if arm in SWAPPED else Lookup(score, dim)
     with torch.no_grad():
         for projection in (model.q_proj, model.k_proj):
@@ -368,16 +382,21 @@ def attacks(
     for what, (jobs, block) in plan.items():
         came = repeat_all(each, learn, jobs, block, f"attack: {what}")
         found.append({"tried": what, "came": {name: summary(runs) for name, runs in came.items()}})
-    learned = {
-        f"{optimizer}, d = {dim}, unscaled, temperature learned": {
-            "arm": "unscaled, temperature learned", "dim": dim, "optimizer": optimizer,
-        }
-        for optimizer in rates
-    }  # fmt: skip
     sizes = {"seeds": seeds, "steps": steps, "tuning_seeds": tuning_seeds}
-    tuning, curves = _trained(each, learned, rates, speed, **sizes)
-    came = {name: summary(runs) for name, runs in curves.items()}
-    found.append({"tried": "a learned temperature instead", "came": came, "tuning": tuning})
+    tuned = {
+        "a learned temperature instead": [
+            (optimizer, "unscaled, temperature learned") for optimizer in rates
+        ],
+        "other divisors, the rate of each tuned": [("Adam", arm) for arm in DIVISORS],
+    }
+    for what, arms in tuned.items():
+        instead = {
+            f"{optimizer}, d = {dim}, {arm}": {"arm": arm, "dim": dim, "optimizer": optimizer}
+            for optimizer, arm in arms
+        }
+        tuning, curves = _trained(each, instead, rates, speed, **sizes)
+        came = {name: summary(runs) for name, runs in curves.items()}
+        found.append({"tried": what, "came": came, "tuning": tuning})
     return found
 
 

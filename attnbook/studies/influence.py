@@ -150,6 +150,27 @@ class FixedPlaces(Translator):
         return self.logits(torch.cat([query, weights @ value], dim=-1)), weights
 
 
+class EqualWeights(Translator):
+    """The same, trained with equal weights: it sees which characters there are, and no place.
+
+    That is the first test of Wiegreffe and Pinter, 2019.
+    """
+
+    def attend(
+        self,
+        source: Int[Tensor, "b j"],
+        written: Int[Tensor, "b i"],
+        mask: Bool[Tensor, "#b #i #j"] | None = None,
+    ) -> tuple[Float[Tensor, "b i characters"], Float[Tensor, "b i j"]]:
+        """Return the logits of the next characters, and the equal weights."""
+        value = self.source_embedding(source)
+        query, _ = self.decoder(self.target_embedding(written))
+        text = rearrange(source != Characters.padding, "b j -> b 1 j")
+        mask = (text if mask is None else text & mask).expand(-1, written.shape[1], -1)
+        weights = mask / mask.sum(-1, keepdim=True)
+        return self.logits(torch.cat([query, weights @ value], dim=-1)), weights
+
+
 def narrow(dim: int) -> nn.Module:
     """Return a layer from `dim` features to `dim` that lets eight numbers pass."""
     return nn.Sequential(nn.Linear(dim, BETWEEN), nn.Linear(BETWEEN, dim))
@@ -182,6 +203,7 @@ ARMS = {
     "attention, additive score": AdditiveTranslator,
     "one vector": OneVector,
     "fixed places": FixedPlaces,
+    "equal weights": EqualWeights,
     f"attention, {BETWEEN} between": NarrowAttention,
     f"one vector, {BETWEEN} between": NarrowOneVector,
 }
@@ -327,6 +349,15 @@ def guesses() -> dict[str, float]:
     return {kind: round(fmean(found), 4) for kind, found in wrong.items()}
 
 
+def wrong(pairs: list[DatePair], right: Bool[Tensor, "b i"]) -> dict[str, float]:
+    """Return for each kind of character how many are not right."""
+    found: dict[str, list[bool]] = {}
+    for row, pair in zip(right.tolist(), pairs, strict=True):
+        for i, kind, _ in places(pair):
+            found.setdefault(kind, []).append(not row[i])
+    return {kind: round(fmean(rows), 4) for kind, rows in found.items()}
+
+
 @on_cpu
 def learn(
     *,
@@ -367,6 +398,8 @@ def learn(
         other = characters[0].encode([another_month(pair) for pair in pairs]).to(device)
         other = F.pad(other, (0, source.shape[1] - other.shape[1]))
         found["kinds"] = influence(model, pairs, source, target, other)
+    if arm == "equal weights":
+        found["wrong"] = wrong(pairs, right)
     return found
 
 
@@ -388,14 +421,15 @@ def run(
     The learning rate of an arm is the one with the least loss on dates for validation.
     """
     both = "attention", "one vector"
-    arms = {arm: {"arm": arm, "dim": dim, "steps": steps} for arm in (*both, "fixed places")}
+    whole = *both, "fixed places", "equal weights"
+    arms = {arm: {"arm": arm, "dim": dim, "steps": steps} for arm in whole}
     arms |= {
         f"{arm}, {narrow} features": {"arm": arm, "dim": narrow, "steps": steps} for arm in both
     }
     arms |= {
         f"{name}, {longer} steps": {**arms[name], "steps": longer}
         for name in arms
-        if name not in ("attention", "fixed places")
+        if name not in ("attention", "fixed places", "equal weights")
     }
     arms |= {
         f"{arm}, {BETWEEN} between, {wide} features, {longer} steps": {
@@ -424,7 +458,8 @@ def run(
 
     exact = {name: [found["exact"] for found in rows] for name, rows in runs.items()}
     rivals = {name: name.replace("one vector", "attention") for name in exact if "one" in name}
-    rivals |= {f"one vector, {longer} steps": "attention", "fixed places": "attention"}
+    alone = f"one vector, {longer} steps", "fixed places", "equal weights"
+    rivals |= dict.fromkeys(alone, "attention")
     comparisons = {
         f"exact: {rival} - {name}": compare(exact[rival], exact[name])
         for name, rival in rivals.items()
@@ -447,6 +482,7 @@ def run(
             "parameters": {name: rows[0]["parameters"] for name, rows in runs.items()},
             "kinds": kinds,
             "wrong if guessed from the letters before": guesses(),
+            "wrong with equal weights": [found["wrong"] for found in runs["equal weights"]],
         },
         "curve": {
             name: [
@@ -506,8 +542,8 @@ def attacks(
     """Return what was tried to overturn what the study says, and what came."""
     attention, rate = cells["attention"], cells["attention"]["lr"]
     plan = {
-        f"{longer} steps": {"attention": {**attention, "steps": longer},
-                            "fixed places": {**cells["fixed places"], "steps": longer}},
+        f"{longer} steps": {arm: {**cells[arm], "steps": longer}
+                            for arm in ("attention", "fixed places", "equal weights")},
         "three times the learning rate": {"attention": {**attention, "lr": round(3 * rate, 6)}},
         "a third of the learning rate": {"attention": {**attention, "lr": round(rate / 3, 6)}},
         "another block of seeds": {"attention": attention},
@@ -520,6 +556,8 @@ def attacks(
         for arm, cell in jobs.items():
             rows = repeat_one(each, learn, cell, block, f"attack: {what}")
             came[arm] = {"exact": [row["exact"] for row in rows]}
+            if arm == "equal weights":
+                came[arm]["wrong"] = [row["wrong"] for row in rows]
             for kind in (
                 ("later letter, open", "later letter, decided") if arm == "attention" else ()
             ):

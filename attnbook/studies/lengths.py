@@ -8,19 +8,45 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from einops import rearrange, reduce
-from torch import Tensor
+from einops import einsum, rearrange, reduce
+from torch import Tensor, nn
 
 from attnbook.datasets import Characters, on_cpu
 from attnbook.studies import main
-from attnbook.studies.influence import ARMS, loss
+from attnbook.studies.influence import ARMS, Translator, loss
 from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
 READ, WRITTEN = "〇一二三四五六七八九", "0123456789"
 LONGEST, BINS = 16, {"1 to 4": (0, 4), "5 to 8": (4, 8), "9 to 12": (8, 12), "13 to 16": (12, 16)}
+POOLED = "one vector, pooled"
 LEARNED, EACH = 6000, 100  # texts to learn from; of each length, to choose a rate or to measure
+
+
+class Pooled(Translator):
+    """One vector without recurrence: a matrix for each place writes into it, another reads.
+
+    The vector is the sum of what is written, and the decoder is that of the other arms.
+    """
+
+    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
+        super().__init__(source, target, dim)
+        writers, readers = dim**-0.5 * torch.randn(2, LONGEST + 2, dim, dim)
+        self.writers, self.readers = nn.Parameter(writers), nn.Parameter(readers)
+
+    def attend(
+        self, source: Tensor, written: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits of the next characters, and the text that is pooled."""
+        if mask is not None:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}, but no place is looked at here")
+        text = rearrange((source != Characters.padding).float(), "b j -> b 1 j")
+        value = self.source_embedding(source) * text.mT
+        vector = einsum(value, self.writers[: source.shape[1]], "b j d, j d e -> b e")
+        context = einsum(vector, self.readers[: written.shape[1]], "b d, i d e -> b i e")
+        query, _ = self.decoder(self.target_embedding(written))
+        return self.logits(torch.cat([query, context], dim=-1)), text
 
 
 def numerals(lengths: list[int], *, seed: int) -> tuple[list[str], list[str]]:
@@ -67,7 +93,7 @@ def learn(
         parts = [(turned(source), target) for source, target in parts]
     known, tried, tested = parts
     torch.manual_seed(seed)
-    model = ARMS[arm](*characters, dim).to(device)
+    model = (Pooled if arm == POOLED else ARMS[arm])(*characters, dim=dim).to(device)
     losses = fit(model, loss, known, steps=steps, batch_size=32, lr=lr, seed=seed)
     source, target = tried if measured_on == "validation" else tested
     with torch.no_grad():
@@ -109,6 +135,7 @@ def run(
         f"attention, {dim} features": {"arm": "attention", "dim": dim, "steps": steps},
         f"one vector, {dim} features": {"arm": "one vector", "dim": dim, "steps": steps},
         f"one vector, {wide} features": {"arm": "one vector", "dim": wide, "steps": steps},
+        f"{POOLED}, {dim} features": {"arm": POOLED, "dim": dim, "steps": steps},
     }
     tuning = tune(
         each,
@@ -127,12 +154,15 @@ def run(
     def of(name: str, lengths: str) -> list[float]:
         return [found[lengths] for found in exact[name]]
 
-    attention, narrow, broad = cells
+    attention, narrow, broad, pooled = cells
     short, *_, long = BINS
     comparisons = {
         f"{lengths}: {first} - {second}": compare(of(first, lengths), of(second, lengths))
         for lengths in BINS
-        for first, second in ((attention, narrow), (attention, broad), (broad, narrow))
+        for first, second in (
+            *((attention, one) for one in (narrow, broad, pooled)),
+            *((one, narrow) for one in (broad, pooled)),
+        )
     }
     comparisons |= {
         f"{name}: {short} - {long}": compare(of(name, short), of(name, long)) for name in cells

@@ -63,6 +63,10 @@
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const table = make("table", { class: "live-heat" });
+    const largest = make("span");
+    const colours = [0, 1, 2, 3, 4, 5, 6, 7, 8].map((step) => viridis(step / 8)).join(", ");
+    const scale = make("p", {}, "Weight: 0 ", make("span", {
+      class: "live-scale", style: `background: linear-gradient(to right, ${colours})` }), largest);
     const draw = make("button", { type: "button", onclick: () => { field.value = randomDate(); update(); say(); } },
       "Another date");
 
@@ -123,13 +127,14 @@
       table.replaceChildren(
         make("caption", { class: "live-hidden" }, "Weights: a row for each English character, a column for each Chinese one"),
         make("thead", {}, make("tr", {}, make("td"), ...head)), make("tbody", {}, ...rows));
+      largest.textContent = ` ${top.toFixed(2)}`;
       if (written.length) tell(0);
     }
 
     element.append(
       make("div", { class: "live-row" }, make("label", {}, "A date in Chinese ", field), draw),
       make("p", {}, "The network writes: ", answer, " ", verdict),
-      make("div", { class: "live-scroll" }, table), told, spoken);
+      make("div", { class: "live-scroll" }, table), scale, told, spoken);
     element.read = read;
     element.write = (text) => spell(read(text).filter(({ next }) => next !== END));
     update();
