@@ -329,18 +329,21 @@ def rescaled(x: Tensor, given: Gates, device: str) -> AngleClassifier:
     Without that, replacing a gate would also change how loud its block is.
     """
     network = published().to(device)
-    behind = [cast("Block", network.blocks[name]).linear.bn for name in LAYERS]
+    behind = [
+        cast("nn.BatchNorm2d", network.get_submodule(f"blocks.{name}.linear.bn")) for name in LAYERS
+    ]
     spans: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def fit(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    def fit(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         center, spread = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3))
         if norm not in spans:  # the first pass, with the network's own gates
             spans[norm] = center, spread
             return
         before, width = spans[norm]
         ratio = spread / width
-        norm.running_mean = center + (norm.running_mean - before) * ratio.sqrt()
-        norm.running_var = norm.running_var * ratio
+        mean, variance = cast("tuple[Tensor, Tensor]", (norm.running_mean, norm.running_var))
+        norm.running_mean = center + (mean - before) * ratio.sqrt()
+        norm.running_var = variance * ratio
 
     hooks = [norm.register_forward_pre_hook(fit) for norm in behind]
     network(x)
@@ -417,14 +420,14 @@ def measure(
     for what, given in replaced.items():
         found[what] = right(in_batches(network, x, given)[0])
     for what in ("mean over images", "one number a layer"):  # ones: the same as any one number
-        network = rescaled(other, replaced[what], device)
-        found[f"{what}, rescaled"] = right(in_batches(network, x, replaced[what])[0])
+        as_loud = rescaled(other, replaced[what], device)
+        found[f"{what}, rescaled"] = right(in_batches(as_loud, x, replaced[what])[0])
     found["read off the gates"] = [readable(known[n], of_other, gates[n], y) for n in LAYERS]
     found["read off the means"] = [
         readable(before[n]["mean"], of_other, seen[n]["mean"], y) for n in LAYERS
     ]
     found["average gate"] = [round(gate.mean().item(), 4) for gate in gates.values()]
-    for what in ("mean over images", "another image's"):
+    for what in ("mean over images", "another image's", "another image's, same label"):
         found[f"{what}, in some layers"] = [
             right(in_batches(network, x, {name: replaced[what][name] for name in group})[0])
             for group in groups
@@ -438,7 +441,7 @@ def run(
     """Replace the gates of the published network, in lines of several scripts, and attack it."""
     drawn = list(range(seeds))
     by: dict[str, Any] = {"count": count, "fitted": fitted, "groups": []}
-    cells = {
+    cells: dict[str, dict[str, Any]] = {
         name_of(script, hard): {**by, "script": script, "hard": hard, "means_from": script}
         for script, hard in kinds
     }
@@ -503,7 +506,7 @@ def averaged(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def attacks(each: Each, cells: dict[str, dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
     """Return what was tried to overturn what the study says, and what came."""
-    hard = cells[name_of("Latin", True)] | {"groups": []}
+    hard: dict[str, Any] = {**cells[name_of("Latin", True)], "groups": []}
     others = [cell for cell in cells.values() if cell["hard"] and cell["script"] != "Latin"]
     tried = {
         "other lines": ({"again": hard}, [200 + seed for seed in seeds]),
