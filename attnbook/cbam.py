@@ -81,7 +81,7 @@ class ChannelAttention(SqueezeExcitation):
         check_image(x, self.channels)
         average = mean(x, (2, 3))
         maximum = reduce(x, "b c h w -> b c", "max").to(average.dtype)
-        excited = torch.sigmoid(self.mlp(average) + self.mlp(maximum))
+        excited = self.gate_activation(self.mlp(average) + self.mlp(maximum))
         return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
 
 

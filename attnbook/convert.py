@@ -18,6 +18,7 @@ import copy
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -41,14 +42,15 @@ OFFICIAL_CBAM = {
     "spatial.conv.bn.running_mean": "SpatialGate.spatial.bn.running_mean",
     "spatial.conv.bn.running_var": "SpatialGate.spatial.bn.running_var",
 }
-# The parts of timm's attentions that have a counterpart here, by the names of their classes.
+# The parts of timm's attentions that have a counterpart here, by the names of their classes; of two
+# names either.
 TIMM = {
     "SEModule": {
         "fc1": "Conv2d",
         "bn": "Identity",
         "act": "ReLU",
         "fc2": "Conv2d",
-        "gate": "Sigmoid",
+        "gate": "Sigmoid Hardsigmoid",
     },
     "EcaModule": {"conv": "Conv1d", "gate": "Sigmoid"},
     "CbamModule": {
@@ -66,6 +68,7 @@ TIMM = {
         "spatial.gate": "Sigmoid",
     },
 }
+GATES = {"Sigmoid": torch.sigmoid, "Hardsigmoid": F.hardsigmoid}
 # The options that timm makes these parts by, where theirs are other names.
 TIMM_OPTIONS = {"act": "act_layer", "bn": "norm_layer", "gate": "gate_layer"}
 # Those of its ResNet, by names without their digits.
@@ -169,7 +172,7 @@ def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttentio
         f"{TIMM_OPTIONS.get(last, last)}={type(part).__name__}"
         for name, part in module.named_modules()
         for last in [name.rpartition(".")[2]]
-        if name and type(part).__name__ != TIMM[kind].get(name, "not there")
+        if name and type(part).__name__ not in TIMM[kind].get(name, "").split()
     }
     for option, made in {"add_maxpool": "add_maxpool", "use_mlp": "conv2"}.items():
         if getattr(module, made, False):
@@ -180,7 +183,10 @@ def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttentio
     if kind == "SEModule":
         hidden, channels = state["fc1.weight"].shape[:2]
         bias = "fc1.bias" in state
-        converted = SqueezeExcitation(channels, hidden_channels=hidden, bias=bias, device="meta")
+        gate = GATES[type(module.gate).__name__]
+        converted = SqueezeExcitation(
+            channels, hidden_channels=hidden, bias=bias, gate_activation=gate, device="meta"
+        )
     elif kind == "EcaModule":
         size = state["conv.weight"].shape[-1]
         converted = EfficientChannelAttention(kernel_size=size, device="meta")

@@ -10,6 +10,7 @@ Paper: Hu, Shen, Albanie, Sun and Wu (2017), Squeeze-and-Excitation Networks, ht
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +29,11 @@ class SqueezeExcitation(Module):
     z_c = mean of channel c,    s = sigmoid(W2 ReLU(W1 z + b1) + b2),    output_c = s_c x_c
 
     Eqs. 2 to 4 of the paper. W1 is (hidden, c) and W2 is (c, hidden); the biases b1 and b2 are in
-    the authors' network, not in their formula. The weights are kept as 1x1 convolutions `fc1` and
-    `fc2`, so that those of timm and torchvision load; initial values are those of nn.Conv2d. For
-    half types everything up to the sigmoid is computed in float32, under autocast too.
+    the authors' network, not in their formula. Networks for telephones have a piecewise linear
+    function in place of the sigmoid: see `gate_activation`. The weights are kept as 1x1
+    convolutions `fc1` and `fc2`, so that those of timm and torchvision load; initial values are
+    those of nn.Conv2d. For half types everything up to the gate is computed in float32, under
+    autocast too.
 
     >>> layer = SqueezeExcitation(channels=64, reduction=16)
     >>> x = torch.randn(2, 64, 8, 8)
@@ -45,6 +48,7 @@ class SqueezeExcitation(Module):
         *,
         hidden_channels: int | None = None,
         bias: bool = True,
+        gate_activation: Callable[[Tensor], Tensor] = torch.sigmoid,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -55,17 +59,25 @@ class SqueezeExcitation(Module):
             reduction: the bottleneck has channels // reduction channels; 16 as in the paper.
             hidden_channels: channels of the bottleneck, said outright, not by `reduction`; None.
             bias: whether both layers add a bias; True.
+            gate_activation: what makes gates of W2 ReLU(W1 z + b1) + b2; torch.sigmoid. MobileNetV3
+                has torch.nn.functional.hardsigmoid (torchvision's `scale_activation`).
             device: where the parameters lie; PyTorch's default device.
             dtype: type of the parameters; PyTorch's default type.
 
         Raises:
-            TypeError: a size is no whole number, or bias is not True or False.
+            TypeError: a size is no whole number, bias is not True or False, or gate_activation
+                cannot be called.
             ValueError: a size is below 1, or the bottleneck would have no channel.
         """
         super().__init__()
         check_size("channels", channels)
         check_size("reduction", reduction, least=-math.inf)
         check_flag("bias", bias)
+        if not callable(gate_activation):
+            raise TypeError(
+                f"gate_activation={gate_activation!r} has type {type(gate_activation).__name__}, "
+                "but must be a function of a tensor, such as torch.sigmoid"
+            )
         if hidden_channels is None:
             if not 1 <= reduction <= channels:
                 raise ValueError(
@@ -76,6 +88,7 @@ class SqueezeExcitation(Module):
             hidden_channels = channels // reduction
         check_size("hidden_channels", hidden_channels)
         self.channels = channels
+        self.gate_activation = gate_activation
         self.fc1 = Pointwise(channels, hidden_channels, 1, bias=bias, device=device, dtype=dtype)
         self.fc2 = Pointwise(hidden_channels, channels, 1, bias=bias, device=device, dtype=dtype)
 
@@ -90,7 +103,7 @@ class SqueezeExcitation(Module):
         """
         check_image(x, self.channels)
         squeezed = mean(x, (2, 3))
-        excited = torch.sigmoid(self.mlp(squeezed))
+        excited = self.gate_activation(self.mlp(squeezed))
         return rearrange(excited, "b c -> b c 1 1").to(x.dtype)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -118,6 +118,7 @@ def cbam_of(layers, **kwargs):
     [
         (squeeze_excitation_of, {}, SqueezeExcitation),
         (squeeze_excitation_of, {"bias": False, "rd_channels": 3}, SqueezeExcitation),
+        (squeeze_excitation_of, {"gate_layer": "hard_sigmoid"}, SqueezeExcitation),
         (eca_of, {}, EfficientChannelAttention),
         (eca_of, {"gamma": 1}, EfficientChannelAttention),
         (cbam_of, {}, CBAM),
@@ -258,7 +259,7 @@ OPTIONS = {
         "bias": ({"bias": False}, CARRIED),
         "act_layer": ({"act_layer": nn.SiLU}, "act_layer=SiLU"),
         "norm_layer": ({"norm_layer": NORM}, "norm_layer=BatchNorm2d"),
-        "gate_layer": ({"gate_layer": "hard_sigmoid"}, "gate_layer=Hardsigmoid"),
+        "gate_layer": ({"gate_layer": "hard_sigmoid"}, CARRIED),
         "device": ({"device": "meta"}, CARRIED),
         "dtype": ({"dtype": torch.float64}, CARRIED),
     },

@@ -267,7 +267,10 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
         },
     ),
     "FloaterEncoding.forward": (ab.FloaterEncoding(8), {"length": ("count", 3)}),
-    "SqueezeExcitation": (ab.SqueezeExcitation, channels),
+    "SqueezeExcitation": (
+        ab.SqueezeExcitation,
+        {**channels, "gate_activation": ("function", torch.tanh)},
+    ),
     **gate(ab.SqueezeExcitation(8, 2)),
     "ChannelAttention": (ab.ChannelAttention, channels),
     **gate(ab.ChannelAttention(8, 2)),

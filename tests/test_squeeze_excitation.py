@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -52,13 +53,21 @@ def test_timms_weights_give_timms_output_and_gradients(
     assert ours(x).stride() == theirs(x).stride()
 
 
+@pytest.mark.parametrize(
+    "theirs_by, ours_by",
+    [
+        ({}, {}),
+        ({"scale_activation": nn.Hardsigmoid}, {"gate_activation": F.hardsigmoid}),  # MobileNetV3
+    ],
+    ids=["sigmoid", "hard sigmoid"],
+)
 @pytest.mark.parametrize("memory_format", MEMORY, ids=str)
 def test_torchvisions_weights_give_torchvisions_output_and_gradients(
-    torchvision, device, memory_format
+    torchvision, device, memory_format, theirs_by, ours_by
 ):
     ops = pytest.importorskip("torchvision.ops")
-    theirs = ops.SqueezeExcitation(24, 5).to(device, torch.float64)
-    ours = SqueezeExcitation(24, hidden_channels=5, device=device, dtype=torch.float64)
+    theirs = ops.SqueezeExcitation(24, 5, **theirs_by).to(device, torch.float64)
+    ours = SqueezeExcitation(24, hidden_channels=5, device=device, dtype=torch.float64, **ours_by)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = random_image(device, 3, 24, 5, 7).to(memory_format=memory_format)
     assert_close(output_and_gradients(ours, x), output_and_gradients(theirs, x))
