@@ -48,7 +48,7 @@ class SqueezeExcitation(Module):
         *,
         hidden_channels: int | None = None,
         bias: bool = True,
-        gate_activation: Callable[[Tensor], Tensor] = torch.sigmoid,
+        gate_activation: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -59,8 +59,8 @@ class SqueezeExcitation(Module):
             reduction: the bottleneck has channels // reduction channels; 16 as in the paper.
             hidden_channels: channels of the bottleneck, said outright, not by `reduction`; None.
             bias: whether both layers add a bias; True.
-            gate_activation: what makes gates of W2 ReLU(W1 z + b1) + b2; torch.sigmoid. MobileNetV3
-                has torch.nn.functional.hardsigmoid (torchvision's `scale_activation`).
+            gate_activation: what makes gates of W2 ReLU(W1 z + b1) + b2; None is torch.sigmoid, and
+                MobileNetV3 has F.hardsigmoid (torchvision's `scale_activation`).
             device: where the parameters lie; PyTorch's default device.
             dtype: type of the parameters; PyTorch's default type.
 
@@ -73,7 +73,7 @@ class SqueezeExcitation(Module):
         check_size("channels", channels)
         check_size("reduction", reduction, least=-math.inf)
         check_flag("bias", bias)
-        if not callable(gate_activation):
+        if gate_activation is not None and not callable(gate_activation):
             raise TypeError(
                 f"gate_activation={gate_activation!r} has type {type(gate_activation).__name__}, "
                 "but must be a function of a tensor, such as torch.sigmoid"
@@ -88,7 +88,7 @@ class SqueezeExcitation(Module):
             hidden_channels = channels // reduction
         check_size("hidden_channels", hidden_channels)
         self.channels = channels
-        self.gate_activation = gate_activation
+        self.gate_activation = gate_activation or torch.sigmoid
         self.fc1 = Pointwise(channels, hidden_channels, 1, bias=bias, device=device, dtype=dtype)
         self.fc2 = Pointwise(hidden_channels, channels, 1, bias=bias, device=device, dtype=dtype)
 

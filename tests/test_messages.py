@@ -85,6 +85,7 @@ WRONG: dict[str, list[tuple[Any, type[Exception]]]] = {
     "module or none": [(lambda x: x, TypeError), (nn.Linear, TypeError), (3, TypeError)],
     "cache": [(None, TypeError), ([], TypeError), (X, TypeError), (ab.KeyValueCache, TypeError)],
     "function": [(3, TypeError), (None, TypeError), ("dot", TypeError)],
+    "function or none": [(3, TypeError), (X, TypeError), ("sigmoid", TypeError)],
 }
 
 KEYS = torch.randn(2, 2, 1, 4)  # (batch, heads, tokens, features)
@@ -269,7 +270,7 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     "FloaterEncoding.forward": (ab.FloaterEncoding(8), {"length": ("count", 3)}),
     "SqueezeExcitation": (
         ab.SqueezeExcitation,
-        {**channels, "gate_activation": ("function", torch.tanh)},
+        {**channels, "gate_activation": ("function or none", torch.tanh)},
     ),
     **gate(ab.SqueezeExcitation(8, 2)),
     "ChannelAttention": (ab.ChannelAttention, channels),
