@@ -34,13 +34,20 @@ def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
 def test_the_hands_turn_as_the_package_does(page, query, key):
     settings = {"query": query, "key": key}
     found = figure(page, "rotary_hands", "(e, settings) => e.look(settings)", settings)
-    up, right = ([[0.0, 1.0] * 8], [[1.0, 0.0] * 8])
+    rotary, right = ab.RotaryEncoding(16), torch.tensor([[1.0, 0.0] * 8]).double()
+    ahead = rotary(right, torch.tensor([1.0]).double())  # every pair by one step of its own pace
     turned = [
-        ab.RotaryEncoding(16)(torch.tensor(vector).double(), torch.tensor([p]).double())
-        for vector, p in ((up, query), (right, key))
+        rotary(vector, torch.tensor([p]).double()) for vector, p in ((ahead, query), (right, key))
     ]
     assert found["score"] == pytest.approx((turned[0] @ turned[1].T).item(), abs=1e-9)
-    assert found["products"][0] == pytest.approx(math.sin(key - query), abs=1e-9)
+    assert found["products"][0] == pytest.approx(math.cos(key - query - 1), abs=1e-9)
+
+
+def test_the_score_is_largest_right_after_the_query(page):
+    script = "e => Array.from({length: 41}, (_, key) => e.look({query: 20, key}).score)"
+    scores = torch.tensor(figure(page, "rotary_hands", script))
+    assert scores.argmax() == 21 and scores[21] == pytest.approx(8)
+    assert (scores[18:21].diff() > 0).all() and (scores[21:25].diff() < 0).all()
 
 
 def test_with_the_distance_locked_the_score_stands_still(page):

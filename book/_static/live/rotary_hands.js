@@ -1,4 +1,5 @@
-// Chapter 3: a query, (0, 1) in each of its eight pairs, and a key, (1, 0), turned by their positions.
+// Chapter 3: a key, (1, 0) in each of its eight pairs, turned by its position, and a query, turned by
+// its position and one step more, so that all pairs agree where the key stands right after it.
 (function () {
   "use strict";
   const { figure, make, slider } = window.attnbookLive;
@@ -17,7 +18,7 @@
     const at = { query: 1, key: 2, locked: false };
 
     function look({ query, key }) {
-      const angles = PACE.map((pace) => [Math.PI / 2 + query * pace, key * pace]);
+      const angles = PACE.map((pace) => [(query + 1) * pace, key * pace]);
       const products = angles.map(([first, second]) => Math.cos(second - first));
       return { angles, products, score: products.reduce((sum, one) => sum + one, 0) };
     }
