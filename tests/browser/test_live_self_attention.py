@@ -24,9 +24,9 @@ pytestmark = [pytest.mark.book, pytest.mark.xdist_group("book/self_attention")]
 
 START = {
     "x": [[1, 0, 1], [0, 1, 1]],
-    "q": [[1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]],
-    "k": [[1, 3, 0, 0], [0, 0, 2, 1], [1, 1, 0, 0]],
-    "v": [[4, 0, 0, 1], [0, 4, 1, 0], [0, 0, 1, 1]],
+    "q": [[0, 0, 0, 2], [0, 0, 1, 0], [1, 0, 0, 0]],
+    "k": [[2, 0, 0, 1], [0, 2, 0, 0], [0, 0, 2, 0]],
+    "v": [[4, 0, 0, 2], [0, 4, 0, 0], [0, 0, 1, 0]],
 }
 RANDOM = random.Random(0)
 SETTINGS = [
@@ -68,15 +68,15 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     told, spoken = here.locator(".live-told"), here.locator("p[aria-live]")
     here.get_by_role("button", name="Start again").click()
     assert told.text_content() == (
-        "Dog takes 0.88 of itself and 0.12 of bites. Bites takes 0.73 of itself and 0.27 of dog."
+        "Dog takes 0.88 of itself and 0.12 of bites. Bites takes 0.27 of itself and 0.73 of dog."
     )
-    field = here.get_by_label("W^Q, row 2, column 3")
+    field = here.get_by_label("W^Q, row 1, column 2")
     field.focus()
-    page.page.keyboard.press("ArrowDown")
-    page.page.keyboard.press("ArrowDown")
-    assert field.input_value() == "-1"
+    for _ in range(3):
+        page.page.keyboard.press("ArrowUp")
+    assert field.input_value() == "3"
     page.page.keyboard.press("Tab")
-    assert "Bites takes 0.27 of itself and 0.73 of dog." in told.text_content()
+    assert "Dog takes 0.27 of itself and 0.73 of bites." in told.text_content()
     assert "more than half" in told.text_content()
     assert spoken.text_content() == told.text_content()
     field.fill("")
@@ -87,7 +87,7 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert all(q == k for q, k in keys)
     here.get_by_role("button", name="Start again").click()
     here.get_by_role("button", name="Swap the words").click()
-    assert told.text_content().startswith("Bites takes 0.73 of itself")
+    assert told.text_content().startswith("Bites takes 0.27 of itself")
     here.get_by_label("causal mask").check()
     assert told.text_content().startswith("Bites takes 1 of itself and 0 of dog.")
     here.get_by_role("button", name="Start again").click()

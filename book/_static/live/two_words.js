@@ -5,9 +5,9 @@
   const NAMES = { x: "X", q: "W^Q", k: "W^K", v: "W^V" };
   const START = {
     x: [[1, 0, 1], [0, 1, 1]],
-    q: [[1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]],
-    k: [[1, 3, 0, 0], [0, 0, 2, 1], [1, 1, 0, 0]],
-    v: [[4, 0, 0, 1], [0, 4, 1, 0], [0, 0, 1, 1]],
+    q: [[0, 0, 0, 2], [0, 0, 1, 0], [1, 0, 0, 0]],
+    k: [[2, 0, 0, 1], [0, 2, 0, 0], [0, 0, 2, 0]],
+    v: [[4, 0, 0, 2], [0, 4, 0, 0], [0, 0, 1, 0]],
   };
   const copy = (matrix) => matrix.map((row) => [...row]);
   const turned = (a) => a[0].map((_, j) => a.map((row) => row[j]));
@@ -73,20 +73,24 @@
         }))));
     }
 
-    const mixes = [0, 1].map(() => make("div", { class: "live-mix", "aria-hidden": "true" }, make("i"), make("i")));
+    const mixes = [0, 1].map(() => make("div", { class: "live-mix", "aria-hidden": "true" }, make("b"), make("i"), make("i")));
     function update() {
       const found = look(at);
       names.forEach((name, i) => { name.textContent = at.words[i]; });
       for (const [id, body] of Object.entries(shown)) fill(body, found[id]);
-      found.weights.forEach((row, i) => row.forEach((weight, j) => {
-        mixes[i].children[j].style.setProperty("--g", weight);
-        mixes[i].children[j].textContent = weight > 0.4 ? `${at.words[j]} ${Math.round(100 * weight)} %` : "";
-      }));
-      const bites = at.words.indexOf("bites");
-      const half = found.weights[bites][1 - bites] > 0.5;
+      found.weights.forEach((row, i) => {
+        const [taker, ...shares] = mixes[i].children;
+        taker.textContent = `${at.words[i]} takes`;
+        shares.forEach((share, j) => {
+          share.style.setProperty("--g", row[j]);
+          share.textContent = row[j] > 0.4 ? `${at.words[j]} ${Math.round(100 * row[j])} %` : "";
+        });
+      });
+      const dog = at.words.indexOf("dog");
+      const half = found.weights[dog][1 - dog] > 0.5;
       told.textContent = at.words.map((word, i) =>
         `${capital(word)} takes ${written(found.weights[i][i])} of itself and ${written(found.weights[i][1 - i])} of ${at.words[1 - i]}.`)
-        .join(" ") + (half ? " So bites takes more than half from dog." : "");
+        .join(" ") + (half ? " So dog takes more than half from bites." : "");
     }
     function say() { spoken.textContent = told.textContent; }
     function set(changed) {
