@@ -223,6 +223,7 @@ def by_class(values: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> tuple[f
     return round(centers.std(0).mean().item(), 4), round(share.item(), 4)
 
 
+@on_cpu
 def learn(
     *,
     arm: str,
