@@ -480,7 +480,7 @@ def attacks(
         },
     }
     found = []
-    for what, arms in plan.items():
+    for what, arms in plan.items() if seeds else ():
         block = range(500, 500 + seeds) if "block" in what else range(seeds)
         rows = repeat_all(each, learn, arms, block, f"attack: {what}")
         came = {
@@ -507,7 +507,7 @@ QUICK: dict[str, Any] = {
     "tested": 20,
     "rates": [0.01],
     "tuning_seeds": 1,
-    "attack_seeds": 1,
+    "attack_seeds": 0,
 }
 
 if __name__ == "__main__":
