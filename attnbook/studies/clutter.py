@@ -1,10 +1,10 @@
-"""Where does a spatial gate let light through? A digit among pieces of other digits."""
+"""Does the mask of a trained CBAM find a digit among pieces of digits, or only its usual place?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,33 +16,39 @@ from torch import Tensor, nn
 from attnbook.cbam import CBAM, ChannelAttention, SpatialAttention
 from attnbook.datasets import mnist, on_cpu
 from attnbook.studies import main
+from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
+from attnbook.studies.runner import Each
 from attnbook.training import fit
 
 SIDE = 28  # of the canvas
+CLASSES = 5  # digits below are drawn
 INK = 0.3  # a pixel at least this bright is ink
+PARTS = {"training": (0, 1500), "validation": (1500, 2000), "test": (2000, 2500)}
+LOOKED_AT = 100  # pictures whose masks are scored
+MASKS = ("mask 1", "mask 2")
 
 
 @on_cpu
 def cluttered(
-    count: int, *, training: bool, seed: int
+    count: int, *, part: str, seed: int
 ) -> tuple[Float[Tensor, "count 1 28 28"], Int[Tensor, " count"], Float[Tensor, "count 1 28 28"]]:
     """Return pictures of one digit among three pieces of digits, its label, and the digit alone.
 
     Digits are those of `mnist` at half their size, 14 x 14; pieces are 6 x 6, cut from the middle.
-    Both lie at random places, and where they overlap the brighter one shows. Training draws from
-    4,000 of the 5,000 images, in a fixed shuffled order, testing from the other 1,000.
+    Both lie at random places, and where they overlap the brighter one shows. Each of the `PARTS`
+    draws from its own images, in a fixed shuffled order.
     """
     images, labels = small_digits()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    pool = order[:4000] if training else order[4000:]
-    generator = torch.Generator().manual_seed(2 * seed + training)
+    pool = order[slice(*PARTS[part])]
+    generator = torch.Generator().manual_seed(3 * seed + list(PARTS).index(part))
 
     def draw(high: int, *shape: int) -> Tensor:
         return torch.randint(high, shape, generator=generator)
 
-    chosen = pool[draw(len(pool), count)]
+    picked = pool[draw(len(pool), count)]
     alone = torch.zeros(count, SIDE, SIDE)
-    paste(alone, images[chosen], draw(SIDE - 14 + 1, 2, count))
+    paste(alone, images[picked], draw(SIDE - 14 + 1, 2, count))
     pictures = alone.clone()
     rows = torch.arange(count)
     for _ in range(3):
@@ -50,13 +56,14 @@ def cluttered(
         y, x = (rearrange(start, "n -> n 1") + torch.arange(6) for start in 2 + draw(5, 2, count))
         pieces = others[rows[:, None, None], y[:, :, None], x[:, None, :]]
         paste(pictures, pieces, draw(SIDE - 6 + 1, 2, count))
-    return pictures[:, None], labels[chosen], alone[:, None]
+    return pictures[:, None], labels[picked], alone[:, None]
 
 
 @cache
 def small_digits() -> tuple[Float[Tensor, "5000 14 14"], Int[Tensor, " 5000"]]:
     """Return the images of `mnist` at half their size, and their labels."""
     images, labels = mnist()
+    images, labels = images[labels < CLASSES], labels[labels < CLASSES]
     return reduce(images, "n (y dy) (x dx) -> n y x", "mean", dy=2, dx=2), labels
 
 
@@ -74,37 +81,54 @@ def paste(
 
 
 class ClutterNetwork(nn.Module):
-    """Three convolutions, each with a gate behind it; of the last maps the maximum is read.
+    """A stem and two blocks with a gate each; the digit is read from each channel's maximum.
 
-    `gate(channels)` makes the module behind each convolution; nn.Identity is no gate. The gates
-    are made last, so that one seed gives the same convolutions with every gate.
+    A block is ReLU(gate(BatchNorm(conv(x)))), the authors' order; with `shortcuts`, x is added
+    before the ReLU, as in their ResNet, through a 1 x 1 convolution where channels differ.
     """
 
-    def __init__(self, gate: Callable[[int], nn.Module]) -> None:
+    def __init__(self, gate: Callable[[int], nn.Module], *, shortcuts: bool = False) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([
-            nn.Sequential(nn.Conv2d(1, 16, 5, 2, 2, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
-            nn.Sequential(nn.Conv2d(16, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
-            nn.Sequential(
-                nn.MaxPool2d(2), nn.Conv2d(32, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32),
-                nn.ReLU(),
-            ),
-        ])  # fmt: skip
-        self.logits = nn.Linear(32, 10)
-        self.gates = nn.ModuleList(gate(channels) for channels in (16, 32, 32))
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 5, 2, 2, bias=False), nn.BatchNorm2d(16))
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24))
+            for c in (16, 24)
+        )
+        self.logits = nn.Linear(24, CLASSES)
+        if shortcuts:
+            first = nn.Sequential(nn.Conv2d(16, 24, 1, bias=False), nn.BatchNorm2d(24))
+            self.shortcuts = nn.ModuleList([first, nn.Identity()])
+        else:
+            self.shortcuts = None
+        self.gates = nn.ModuleList([gate(24), gate(24)])
 
-    def forward(self, x: Float[Tensor, "b 1 28 28"]) -> Float[Tensor, "b 10"]:
+    def forward(self, x: Float[Tensor, "b 1 28 28"]) -> Float[Tensor, "b classes"]:
         """Return one logit per digit."""
-        last = self.gates[-1](self.activations(x)[-1])
-        return self.logits(reduce(last, "b c h w -> b c", "max"))
+        return self.logits(reduce(self.blocks(x)[0], "b c h w -> b c", "max"))
 
-    def activations(self, x: Float[Tensor, "b 1 28 28"]) -> list[Float[Tensor, "b c h w"]]:
-        """Return what each of the three gates is given."""
-        found = []
-        for number, block in enumerate(self.blocks):
-            x = block(self.gates[number - 1](x) if number else x)
-            found.append(x)
-        return found
+    def blocks(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what leaves the second block, and what both gates are given."""
+        x, given = F.relu(self.stem(x)), []
+        for n, (branch, gate) in enumerate(zip(self.branches, self.gates, strict=True)):
+            x = F.max_pool2d(x, 2) if n else x
+            given.append(branch(x))
+            gated = gate(given[-1])
+            x = F.relu(gated if self.shortcuts is None else gated + self.shortcuts[n](x))
+        return x, given
+
+
+class GateBehindReLU(ClutterNetwork):
+    """The same layers with the gate behind the ReLU, and the shortcut added to what it gates."""
+
+    def blocks(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what leaves the second block, and what both gates are given."""
+        x, given = F.relu(self.stem(x)), []
+        for n, (branch, gate) in enumerate(zip(self.branches, self.gates, strict=True)):
+            x = F.max_pool2d(x, 2) if n else x
+            given.append(F.relu(branch(x)))
+            gated = gate(given[-1])
+            x = gated if self.shortcuts is None else gated + self.shortcuts[n](x)
+        return x, given
 
 
 class Parallel(nn.Module):
@@ -119,52 +143,137 @@ class Parallel(nn.Module):
         return x * self.channel.gate(x) * self.spatial.gate(x)
 
 
-def half_open(gate: nn.Module) -> nn.Module:
-    """Return the gate with every mask at 0.5 to begin with, as the authors' code has it."""
-    for part in gate.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.zeros_(part.weight)
-    return gate
-
-
 GATES: dict[str, Callable[[int], nn.Module]] = {
-    "none": lambda channels: nn.Identity(),
-    "channel, then spatial": lambda channels: half_open(CBAM(channels, 4)),
-    "spatial, then channel": lambda channels: half_open(
-        nn.Sequential(SpatialAttention(), ChannelAttention(channels, 4))
+    "no gate": lambda channels: nn.Identity(),
+    "channel gate alone": lambda channels: ChannelAttention(channels, 4),
+    "channel, then spatial": lambda channels: CBAM(channels, 4),
+    "spatial, then channel": lambda channels: nn.Sequential(
+        SpatialAttention(), ChannelAttention(channels, 4)
     ),
-    "parallel": lambda channels: half_open(Parallel(channels)),
-    "channel, then spatial, weight 1": lambda channels: CBAM(channels, 4),
+    "parallel": Parallel,
+    "channel, then spatial, 3 x 3": lambda channels: CBAM(channels, 4, kernel_size=3),
 }
+CHANNEL_FIRST = "channel, then spatial"
 
 
 @on_cpu
-def train(gate: Callable[[int], nn.Module], *, seed: int, pictures: int) -> ClutterNetwork:
-    """Return a network with the gate, trained on pictures drawn with the seed, each seen once."""
+def network(
+    arm: str, *, weight: float = 0.0, shortcuts: bool = False, behind_relu: bool = False
+) -> ClutterNetwork:
+    """Return the network of one arm; one seed gives the same convolutions in all of them.
+
+    `weight` is where the batch normalisation of each mask starts: at 0, as in the authors' code,
+    every mask starts at 0.5; 1 is PyTorch's start.
+    """
+    kind = GateBehindReLU if behind_relu else ClutterNetwork
+    model = kind(GATES[arm], shortcuts=shortcuts)
+    for part in model.gates.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.constant_(part.weight, weight)
+    return model
+
+
+@on_cpu
+def learn(
+    *,
+    arm: str,
+    lr: float,
+    steps: int,
+    seed: int,
+    weight: float = 0.0,
+    shortcuts: bool = False,
+    behind_relu: bool = False,
+    measured_on: str = "test",
+    tested: int = 1000,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Train one network on pictures that it sees once; return its share of right answers.
+
+    And its losses; and, on test pictures, where its masks lie, if it has CBAM's. Their averages
+    are those over as many training pictures as are tested.
+    """
     torch.manual_seed(seed)
-    model = ClutterNetwork(gate)
-    images, labels, _ = cluttered(pictures, training=True, seed=seed)
-    fit(
+    model = network(arm, weight=weight, shortcuts=shortcuts, behind_relu=behind_relu).to(device)
+    images, labels, _ = cluttered(32 * steps, part="training", seed=seed)
+    losses = fit(
         model,
         lambda model, x, labels: F.cross_entropy(model(x), labels),
-        (images, labels),
-        steps=pictures // 32,
+        (images.to(device), labels.to(device)),
+        steps=steps,
         batch_size=32,
-        lr=1e-2,
+        lr=lr,
         seed=seed,
     )
-    return model
+    drawn = cluttered(tested, part=measured_on, seed=seed)
+    pictures, answers, alone = (tensor.to(device) for tensor in drawn)
+    bins = max(1, steps // 20)
+    found: dict[str, Any] = {
+        "curve": [round(fmean(losses[n : n + bins]), 4) for n in range(0, steps, bins)]
+    }
+    with torch.no_grad():
+        found["right"] = accuracy(model, pictures, answers)
+        if measured_on == "test" and isinstance(model.gates[0], CBAM):
+            others, _, _ = cluttered(tested, part="training", seed=seed + 5000)
+            usual = [mask.mean(0, keepdim=True) for mask, *_ in masks(model, others.to(device))]
+            found |= looked_into(model, pictures[:LOOKED_AT], alone[:LOOKED_AT], usual)
+            found["replaced"] = {
+                name: accuracy_with(change, usual, model, pictures, answers)
+                for name, change in REPLACED.items()
+            }
+        elif measured_on == "test" and arm == "no gate":
+            x = pictures[:LOOKED_AT]
+            planes = [reduce(a, "b c h w -> b 1 h w", "max") for a in model.blocks(x)[1]]
+            found["maps"] = {"maximum": scored(planes, x, alone[:LOOKED_AT])}
+    return found
+
+
+def looked_into(
+    model: ClutterNetwork, pictures: Tensor, alone: Tensor, usual: list[Tensor]
+) -> dict[str, Any]:
+    """Return how masks, their averages over other pictures, and what they read lie on the digit."""
+    found = masks(model, pictures)
+    maps = {
+        "mask": [mask for mask, _, _ in found],
+        "its average": usual,
+        "mean that it reads": [mean for _, mean, _ in found],
+        "maximum that it reads": [most for _, _, most in found],
+        "best by place": len(found) * [best_by_place().to(pictures.device)],
+    }
+    return {
+        "maps": {name: scored(each, pictures, alone) for name, each in maps.items()},
+        "example": [hundredths(mask[:2, 0]) for mask in maps["mask"]],
+        "example, average": [hundredths(average[0, 0]) for average in usual],
+    }
+
+
+@cache
+@on_cpu
+def best_by_place() -> Float[Tensor, "1 1 28 28"]:
+    """Return how much more often the digit's ink lies at a place than a piece's, by 4,000 counts.
+
+    No map that never sees the picture can find the digit more often, but for the error of counting.
+    """
+    pictures, _, alone = cluttered(4000, part="training", seed=9000)
+    ink, digit = pictures > INK, alone > INK
+    often = digit.float().mean(0) / ((ink & ~digit).float().mean(0) + 1e-3)
+    return often[None]
+
+
+def hundredths(mask: Tensor) -> list[Any]:
+    """Return the mask in whole hundredths."""
+    return (100 * mask).round().int().tolist()
 
 
 def masks(
     model: ClutterNetwork, pictures: Float[Tensor, "b 1 28 28"]
-) -> list[tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]]:
-    """Return each block's spatial mask in a network with CBAM, and the mean map it is made from."""
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return each block's mask in a network with CBAM, and the two planes it is made from."""
     found = []
     gates: Any = model.gates
-    for x, gate in zip(model.activations(pictures), gates, strict=True):
+    for x, gate in zip(model.blocks(pictures)[1], gates, strict=True):
         gated = gate.channel(x)
-        found.append((gate.spatial.gate(gated), reduce(gated, "b c h w -> b 1 h w", "mean")))
+        mean, most = (reduce(gated, "b c h w -> b 1 h w", how) for how in ("mean", "max"))
+        found.append((gate.spatial.gate(gated), mean, most))
     return found
 
 
@@ -174,33 +283,27 @@ def area_under_curve(high: Tensor, low: Tensor) -> float:
     return ((difference > 0).float() + 0.5 * (difference == 0)).mean().item()
 
 
-def placement(
-    maps: Float[Tensor, "b 1 h w"],
-    pictures: Float[Tensor, "b 1 28 28"],
-    alone: Float[Tensor, "b 1 28 28"],
-) -> dict[str, float]:
-    """Return how well maps lie on the digits, in three numbers, each a mean over the pictures.
+def scored(
+    maps: list[Tensor], pictures: Float[Tensor, "b 1 28 28"], alone: Float[Tensor, "b 1 28 28"]
+) -> dict[str, list[float]]:
+    """Return for each map how often it finds the digit, in two ways, in the mean of the pictures.
 
-    How often the map is larger on the digit's ink than on the ink of pieces, and than on all other
-    pixels; and how often its largest value lies within 2 pixels of the digit's ink.
+    `digit or piece`: how often it is larger on a pixel of the digit's ink than on one of a piece's.
+    `largest at the digit`: whether its largest value lies within 2 pixels of the digit's ink.
     """
-    maps = F.interpolate(maps, size=SIDE, mode="bilinear", align_corners=False)
     digit, near = alone > INK, near_digit(alone)
     pieces = (pictures > INK) & ~digit
-    best = maps == reduce(maps, "b 1 h w -> b 1 1 1", "max")
-    seen = [n for n in range(len(maps)) if pieces[n].any()]
-    found = {
-        "digit or piece": mean(
-            area_under_curve(maps[n][digit[n]], maps[n][pieces[n]]) for n in seen
-        ),
-        "digit or other pixel": mean(
-            area_under_curve(m[d], m[~d]) for m, d in zip(maps, digit, strict=True)
-        ),
-        "largest at the digit": mean(
-            n[b].float().mean().item() for n, b in zip(near, best, strict=True)
-        ),
-    }
-    return {name: round(number, 4) for name, number in found.items()}
+    seen = [n for n in range(len(alone)) if pieces[n].any()]
+    found: dict[str, list[float]] = {"digit or piece": [], "largest at the digit": []}
+    for small in maps:
+        large = F.interpolate(small, size=SIDE, mode="bilinear", align_corners=False)
+        large = large.expand(len(alone), -1, -1, -1)
+        best = large == reduce(large, "b 1 h w -> b 1 1 1", "max")
+        areas = [area_under_curve(large[n][digit[n]], large[n][pieces[n]]) for n in seen]
+        hits = [n[b].float().mean().item() for n, b in zip(near, best, strict=True)]
+        for name, numbers in zip(found, (areas, hits), strict=True):
+            found[name].append(round(fmean(numbers), 4))
+    return found
 
 
 def near_digit(alone: Float[Tensor, "b 1 28 28"]) -> Bool[Tensor, "b 1 28 28"]:
@@ -208,77 +311,204 @@ def near_digit(alone: Float[Tensor, "b 1 28 28"]) -> Bool[Tensor, "b 1 28 28"]:
     return F.max_pool2d(alone, 5, stride=1, padding=2) > INK
 
 
-def accuracy(model: ClutterNetwork, data: tuple[Tensor, ...]) -> float:
+def accuracy(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
     """Return the share of right answers."""
-    return round((model(data[0]).argmax(-1) == data[1]).float().mean().item(), 4)
+    return round((model(pictures).argmax(-1) == labels).float().mean().item(), 4)
 
 
-REPLACED: dict[str, Callable[[Tensor], Tensor]] = {
-    "its mean over the places": lambda mask: reduce(mask, "b 1 h w -> b 1 1 1", "mean"),
-    "that of another picture": lambda mask: mask.roll(1, 0),
+# What stands in for a mask, made from it and from its average over other pictures.
+REPLACED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "its average": lambda mask, usual: usual.expand_as(mask),
+    "its mean over the places": lambda mask, usual: reduce(mask, "b 1 h w -> b 1 1 1", "mean"),
+    "that of another picture": lambda mask, usual: mask.roll(1, 0),
 }
 
 
 def accuracy_with(
-    change: Callable[[Tensor], Tensor], model: ClutterNetwork, data: tuple[Tensor, ...]
+    change: Callable[[Tensor, Tensor], Tensor],
+    usual: list[Tensor],
+    model: ClutterNetwork,
+    pictures: Tensor,
+    labels: Tensor,
 ) -> float:
-    """Return the share of right answers with every mask of CBAM replaced by change(mask)."""
+    """Return the share of right answers with every mask replaced by change(mask, its average)."""
     gates: Any = model.gates
     hooks = [
-        gate.spatial.register_forward_hook(lambda part, x, _: x[0] * change(part.gate(x[0])))
-        for gate in gates
+        gate.spatial.register_forward_hook(
+            lambda part, x, _, average=average: x[0] * change(part.gate(x[0]), average)
+        )
+        for gate, average in zip(gates, usual, strict=True)
     ]
-    right = accuracy(model, data)
+    right = accuracy(model, pictures, labels)
     for hook in hooks:
         hook.remove()
     return right
 
 
-@on_cpu
-def run(*, seeds: int, pictures: int, tested: int) -> dict[str, Any]:
-    """Train each network once a seed; measure its answers, and where masks and activations lie."""
-    right: dict[str, list[float]] = {name: [] for name in GATES}
-    replaced: dict[str, list[float]] = {name: [] for name in REPLACED}
-    lie: dict[str, list[list[dict[str, float]]]] = {}
-    near: list[float] = []
-    example: list[Any] = []
-    for seed in range(seeds):
-        data = cluttered(tested, training=False, seed=seed)
-        models = {name: train(gate, seed=seed, pictures=pictures) for name, gate in GATES.items()}
-        with torch.no_grad():
-            for name, model in models.items():
-                right[name].append(accuracy(model, data))
-            cbam = models["channel, then spatial"]
-            for name, change in REPLACED.items():
-                replaced[name].append(accuracy_with(change, cbam, data))
-            torch.manual_seed(seed)
-            untrained = ClutterNetwork(GATES["channel, then spatial, weight 1"]).eval()
-            x, alone = data[0][:200], data[2][:200]
-            found = {
-                "mask": [mask for mask, _ in masks(cbam, x)],
-                "what the mask is made from": [source for _, source in masks(cbam, x)],
-                "activation without a gate": [
-                    reduce(a, "b c h w -> b 1 h w", "mean") for a in models["none"].activations(x)
-                ],
-                "untrained mask, weight 1": [mask for mask, _ in masks(untrained, x)],
-                "picture": [x],
-            }
-            for name, maps in found.items():
-                lie.setdefault(name, []).append([placement(m, x, alone) for m in maps])
-            near.append(round(near_digit(alone).float().mean().item(), 4))
-            if seed == 0:
-                example = [(100 * m[:2, 0]).round().int().tolist() for m in found["mask"]]
+def run(
+    each: Each,
+    *,
+    seeds: int,
+    steps: int,
+    longer: int,
+    tested: int,
+    rates: list[float],
+    tuning_seeds: int,
+    attack_seeds: int,
+) -> dict[str, Any]:
+    """Tune and train each network, compare what they answer and where masks lie, then attack."""
+    cells = {name: {**cell, "steps": steps, "tested": tested} for name, cell in ARMS.items()}
+    tuning = tune(
+        each,
+        learn,
+        {name: {**cell, "measured_on": "validation"} for name, cell in cells.items()},
+        setting="lr",
+        values=dict.fromkeys(cells, rates),
+        seeds=tuning_seeds,
+        score=lambda found: found["right"],
+    )
+    best = chosen(tuning)
+    cells = {name: {**cell, "lr": best[name]} for name, cell in cells.items()}
+    runs = repeat_all(each, learn, cells, range(seeds), "results")
+    right = {name: [found["right"] for found in rows] for name, rows in runs.items()}
+    maps = {name: maps_of(rows) for name, rows in runs.items() if name in LOOKED_INTO}
+    replaced = {
+        what: [found["replaced"][what] for found in runs[CHANNEL_FIRST]] for what in REPLACED
+    }
+    comparisons = {
+        f"right: {one} - {other}": compare(right[one], right[other]) for one, other in PAIRS
+    }
+    gaps = [[a - b for a, b in zip(right[one], right[other], strict=True)] for one, other in STARTS]
+    comparisons["right: weight 1 - weight 0, without shortcuts - with them"] = compare(*gaps)
+    for what, runs_with in replaced.items():
+        comparisons[f"right: masks replaced by {what} - their own"] = compare(
+            runs_with, right[CHANNEL_FIRST]
+        )
+    rivals = "its average", "best by place", "maximum that it reads"
+    for name, found in maps.items():
+        for n, mask in enumerate(MASKS):
+            for other in rivals if "mask" in found else ():
+                comparisons[f"{name}, {mask}, digit or piece: mask - {other}"] = compare(
+                    *([seed[n] for seed in found[m]["digit or piece"]] for m in ("mask", other))
+                )
     return {
-        "accuracy": right,
-        "accuracy with the mask replaced by": replaced,
-        "placement": lie,
-        "share of pixels near the digit": near,
-        "masks of two pictures, x 100": example,
+        "question": QUESTION,
+        "refuted_if": REFUTED_IF,
+        "tuning": tuning,
+        "chosen": best,
+        "seeds": list(range(seeds)),
+        "results": {
+            "right": right,
+            "maps": maps,
+            "right with the masks replaced by": replaced,
+            "example": [runs[CHANNEL_FIRST][0][what] for what in ("example", "example, average")],
+        },
+        "curve": {
+            name: [
+                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
+            ]
+            for name, rows in runs.items()
+        },
+        "comparisons": holm(comparisons),
+        "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
     }
 
 
-FULL = {"seeds": 10, "pictures": 10_000, "tested": 2000}
-QUICK = {"seeds": 1, "pictures": 192, "tested": 20}
+def maps_of(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[list[float]]]]:
+    """Return for each map and measure the numbers of all masks, seed by seed."""
+    return {
+        name: {how: [row["maps"][name][how] for row in rows] for how in measures}
+        for name, measures in rows[0]["maps"].items()
+    }
+
+
+ARMS: dict[str, dict[str, Any]] = {
+    "no gate": {"arm": "no gate"},
+    "channel gate alone": {"arm": "channel gate alone"},
+    CHANNEL_FIRST: {"arm": CHANNEL_FIRST},
+    "spatial, then channel": {"arm": "spatial, then channel"},
+    "parallel": {"arm": "parallel"},
+    "weight 1": {"arm": CHANNEL_FIRST, "weight": 1.0},
+    "no gate, shortcuts": {"arm": "no gate", "shortcuts": True},
+    f"{CHANNEL_FIRST}, shortcuts": {"arm": CHANNEL_FIRST, "shortcuts": True},
+    "weight 1, shortcuts": {"arm": CHANNEL_FIRST, "weight": 1.0, "shortcuts": True},
+}
+STARTS = [
+    ("weight 1", CHANNEL_FIRST),
+    ("weight 1, shortcuts", f"{CHANNEL_FIRST}, shortcuts"),
+]
+PAIRS = [
+    *STARTS,
+    (CHANNEL_FIRST, "no gate"),
+    (f"{CHANNEL_FIRST}, shortcuts", "no gate, shortcuts"),
+    (CHANNEL_FIRST, "channel gate alone"),
+    ("spatial, then channel", CHANNEL_FIRST),
+    ("parallel", CHANNEL_FIRST),
+    ("spatial, then channel", "no gate"),
+]
+LOOKED_INTO = (CHANNEL_FIRST, f"{CHANNEL_FIRST}, shortcuts", "no gate", "no gate, shortcuts")
+QUESTION = (
+    "Is the mask of a trained CBAM more often larger on the ink of the whole digit than on that of "
+    "a piece than its own average over other pictures is?"
+)
+REFUTED_IF = (
+    "For either mask the corrected interval of that share, mask minus its average over ten seeds, "
+    "holds 0 or lies below it."
+)
+
+
+def attacks(
+    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, longer: int
+) -> list[dict[str, Any]]:
+    """Return what was tried to overturn what is said of masks and of their start, and what came."""
+    starts = {name: cells[name] for pair in STARTS for name in pair}
+
+    def changed(**settings: Any) -> dict[str, dict[str, Any]]:
+        return {name: {**cell, **settings} for name, cell in starts.items()}
+
+    def at(factor: float) -> dict[str, dict[str, Any]]:
+        return {n: {**cell, "lr": round(cell["lr"] * factor, 6)} for n, cell in starts.items()}
+
+    plan = {
+        f"{longer} steps": changed(steps=longer),
+        "a third of the learning rate": at(1 / 3),
+        "three times the learning rate": at(3),
+        "another block of seeds": starts,
+        "the gate behind the ReLU": changed(behind_relu=True),
+        "a window of 3 x 3": {
+            CHANNEL_FIRST: {**cells[CHANNEL_FIRST], "arm": "channel, then spatial, 3 x 3"}
+        },
+    }
+    found = []
+    for what, arms in plan.items() if seeds else ():
+        block = range(500, 500 + seeds) if "block" in what else range(seeds)
+        rows = repeat_all(each, learn, arms, block, f"attack: {what}")
+        came = {
+            name: {"right": [found["right"] for found in runs], "maps": maps_of(runs)}
+            for name, runs in rows.items()
+        }
+        found.append({"tried": what, "came": came})
+    return found
+
+
+FULL: dict[str, Any] = {
+    "seeds": 10,
+    "steps": 200,
+    "longer": 600,
+    "tested": 1000,
+    "rates": [0.001, 0.0032, 0.01, 0.032, 0.1],
+    "tuning_seeds": 3,
+    "attack_seeds": 3,
+}
+QUICK: dict[str, Any] = {
+    "seeds": 2,
+    "steps": 6,
+    "longer": 7,
+    "tested": 20,
+    "rates": [0.01],
+    "tuning_seeds": 1,
+    "attack_seeds": 0,
+}
 
 if __name__ == "__main__":
     main(run, full=FULL, quick=QUICK)
