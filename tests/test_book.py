@@ -28,7 +28,13 @@ from attnbook.exercises import Case, checker
 pytestmark = pytest.mark.book
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
-SECOND = {"attention", "multi_head_attention", "positional_encoding", "self_attention"}
+SECOND = {
+    "attention",
+    "multi_head_attention",
+    "positional_encoding",
+    "self_attention",
+    "spatial_transformer",
+}
 ADDRESS = Address("https://github.com/someone/attnbook", "main")
 
 
