@@ -64,7 +64,9 @@ def test_full_version_is_written_beside_the_study(monkeypatch, tmp_path, capsys)
 
 
 TRAINED = {
-    "warps": lambda **to: warps.train(warps.NETWORKS["ST-CNN"], warps.RTS, seed=0, steps=6, **to),
+    "warps": lambda **to: warps.train(
+        warps.NETWORKS["RTS"]["ST-CNN"], warps.TASKS["RTS"], seed=0, steps=6, lr=5e-3, **to
+    )[0],
     "same_task": lambda **to: same_task.train(
         same_task.NETWORKS["spatial transformer"], warps.split()[0], seed=0, steps=6, **to
     ),

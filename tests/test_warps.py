@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attnbook import SpatialTransformer
-from attnbook.studies import rotations, warps
+from attnbook.studies import warps
 
 
 class Undo(nn.Module):
@@ -22,26 +22,35 @@ class Undo(nn.Module):
         return self.theta.flatten(1)
 
 
-@pytest.mark.parametrize("task", [warps.RTS, warps.R], ids=["RTS", "R"])
+@pytest.mark.parametrize("task", warps.TASKS.values(), ids=warps.TASKS)
 def test_what_undoes_the_pose_is_measured_as_perfect(task):
-    digits, labels = torch.rand(50, 28, 28), torch.arange(50) % 5
+    digits, labels = torch.rand(50, 14, 14), torch.arange(50) % 5
     pose = warps.poses(task, 50, torch.Generator().manual_seed(0))
-    perfect = SpatialTransformer(Undo(pose), size=(28, 28))
-    found = warps.habits(perfect, task, digits, labels, pose)
+    perfect = SpatialTransformer(Undo(pose), size=(14, 14))
+    theta = perfect.theta(warps.draw(digits, pose, task.size))
+    found = warps.habits(theta, pose, labels)
     area = torch.linalg.det(pose[:, :, :2])
     assert found["turned"] < 0.1 and found["off centre"] < 1e-3 and found["mirrored"] == 0
     assert found["zoom"] == pytest.approx((1 / area).sqrt().mean().item(), abs=1e-3)
 
 
+def test_what_leaves_all_as_it_is_keeps_the_spread_of_the_angles():
+    """Uniform to 45 degrees either way has a circular sd of 26.3 degrees, to 90 degrees 54.5."""
+    for (name, task), spread in zip(warps.TASKS.items(), (26.3, 54.5), strict=True):
+        angles = torch.linspace(-task.turn, task.turn, 2001).deg2rad()
+        labels = torch.zeros(2001, dtype=torch.long)
+        assert warps.angle_spread(angles, labels) == pytest.approx(spread, abs=0.06), name
+        assert warps.untouched(task)["turned"] == pytest.approx(spread, abs=1.5), name
+
+
 def test_a_digit_turned_clockwise_reads_downwards():
     """A bar to the right of the middle, turned clockwise by 90 degrees, lies below it."""
-    bar = torch.zeros(1, 28, 28)
-    bar[:, 13:15, 16:26] = 1
-    pose = warps.poses(warps.R, 1, torch.Generator(), degrees=torch.tensor([90.0]))
-    torch.testing.assert_close(warps.draw(bar, pose, 28)[0, 0], bar[0].rot90(-1), atol=1e-5, rtol=0)
+    bar = torch.zeros(1, 14, 14)
+    bar[:, 6:8, 8:13] = 1
+    pose = warps.poses(warps.TASKS["R"], 1, torch.Generator(), degrees=torch.tensor([90.0]))
+    torch.testing.assert_close(warps.draw(bar, pose, 14)[0, 0], bar[0].rot90(-1), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("study", [warps, rotations], ids=["warps", "rotations"])
-def test_networks_are_equally_large(study):
-    counts = [warps.parameters(network()) for network in study.NETWORKS.values()]
+def test_networks_take_as_many_multiply_adds():
+    counts = [found["multiply-adds"] for found in warps.sizes().values()]
     assert max(counts) < 1.01 * min(counts)
