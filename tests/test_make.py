@@ -263,7 +263,7 @@ def test_files_are_normalised_once(tmp_path, capsys):
     nbformat.write(as_jupyter_writes(nbformat.reads(stored.decode(), as_version=4)), path)
     path.write_text(path.read_text().replace('"trusted": true', '"tags": []'))
     assert notebooks.normalise_files([path]) == 1
-    assert nbformat.read(path, as_version=4).metadata == METADATA
+    assert nbformat.read(path, as_version=4).metadata == METADATA | {"accelerator": "GPU"}
     assert notebooks.normalise_files([path]) == 0
     assert capsys.readouterr().out == "eca.ipynb: normalised\n"
 

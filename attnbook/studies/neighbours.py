@@ -149,7 +149,8 @@ def scores(arm: str, channels: int, *, seed: int = 0, offsets: bool = False) -> 
         places = band(channels, int(arm.rpartition(" ")[2]), shared=True, ring="ring" in arm)
         if "shuffled" in arm:
             generator = torch.Generator().manual_seed(channels + seed)
-            places = reordered(places, torch.randperm(channels, generator=generator))
+            order = torch.randperm(channels, generator=generator, device="cpu")
+            places = reordered(places, order)
         return Pattern(places)
     return {
         "constant": lambda: Constant(channels),

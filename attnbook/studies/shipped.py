@@ -436,7 +436,7 @@ def measure(
 
 
 def run(
-    each: Each, *, seeds: int, count: int, fitted: int, kinds: list[tuple[str, bool]]
+    each: Each, *, seeds: int, count: int, fitted: int, kinds: list[list[Any]]
 ) -> dict[str, Any]:
     """Replace the gates of the published network, in lines of several scripts, and attack it."""
     drawn = list(range(seeds))
@@ -534,11 +534,11 @@ FULL: dict[str, Any] = {
     "count": 100,
     "fitted": 100,
     "kinds": [
-        ("Latin", False), ("Latin", True), ("Cyrillic", True), ("Greek", True),
-        ("Chinese dates", True),
+        ["Latin", False], ["Latin", True], ["Cyrillic", True], ["Greek", True],
+        ["Chinese dates", True],
     ],
 }  # fmt: skip
-QUICK: dict[str, Any] = {"seeds": 2, "count": 3, "fitted": 5, "kinds": [("Latin", True)]}
+QUICK: dict[str, Any] = {"seeds": 2, "count": 3, "fitted": 5, "kinds": [["Latin", True]]}
 
 if __name__ == "__main__":
     main(run, full=FULL, quick=QUICK)
