@@ -253,7 +253,8 @@ def shuffled(
     found = []
     for _ in range(orders):
         for n in layers:
-            order = torch.randperm(len(trained[n]), generator=generator).to(trained[n].device)
+            order = torch.randperm(len(trained[n]), generator=generator, device="cpu")
+            order = order.to(trained[n].device)
             gates[n].places = reordered(trained[n], order)
         found.append(right(model, data))
     for gate, places in zip(gates, trained, strict=True):
