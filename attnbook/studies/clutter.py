@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attnbook.cbam import CBAM, ChannelAttention, SpatialAttention
 from attnbook.datasets import mnist, on_cpu
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -403,12 +403,7 @@ def run(
             "right with the masks replaced by": replaced,
             "example": [runs[CHANNEL_FIRST][0][what] for what in ("example", "example, average")],
         },
-        "curve": {
-            name: [
-                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
-            ]
-            for name, rows in runs.items()
-        },
+        "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
         "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
     }

@@ -25,7 +25,7 @@ from attnbook.datasets import cue_strip, on_cpu
 from attnbook.eca import EfficientChannelAttention
 from attnbook.squeeze_excitation import SqueezeExcitation
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -251,10 +251,7 @@ def run(
         "seeds": list(range(seeds)),
         "results": right,
         "costs": sizes,
-        "curve": {
-            arm: [round(fmean(at), 4) for at in zip(*(row["curve"] for row in rows), strict=True)]
-            for arm, rows in runs.items()
-        },
+        "curve": {arm: mean_of(rows, "curve") for arm, rows in runs.items()},
         "comparisons": holm(comparisons),
         "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
     }

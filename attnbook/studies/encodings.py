@@ -22,7 +22,7 @@ from attnbook.positional_encoding import (
     alibi_bias,
 )
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -251,12 +251,7 @@ def run(
         },
         "parameters": {arm: rows[0]["parameters"] for arm, rows in runs["within"].items()},
         "order-blind": order_blind(test_length),
-        "curve": {
-            arm: [
-                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
-            ]
-            for arm, rows in runs["within"].items()
-        },
+        "curve": {arm: mean_of(rows, "curve") for arm, rows in runs["within"].items()},
         "comparisons": holm(comparisons),
         "attacks": attacks(
             each, arms, best, stretches, seeds=attack_seeds, longer=longer, sizes=sizes

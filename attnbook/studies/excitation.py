@@ -21,7 +21,7 @@ from attnbook.datasets import on_cpu
 from attnbook.squeeze_excitation import SqueezeExcitation
 from attnbook.studies import main
 from attnbook.studies.cue_strip import GATES
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, repeat_one, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -330,7 +330,7 @@ def run(
             "mean gates": runs[SE][0]["means"],
         },
         "curve": {
-            arm: [round(fmean(at), 4) for at in zip(*(row["curve"] for row in rows), strict=True)]
+            arm: mean_of(rows, "curve")
             for arm, rows in runs.items()
         },
         "comparisons": holm(comparisons),

@@ -21,7 +21,7 @@ from attnbook.costs import multiply_adds
 from attnbook.datasets import mnist, on_cpu
 from attnbook.self_attention import SelfAttention
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, repeat_one, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -298,9 +298,7 @@ def run(
         "guess": round(labels.bincount().max().item() / len(labels), 4),
         "size": {name: size(make()) for name, make in NETWORKS.items()},
         "curve": {
-            f"{name}, {test}": [
-                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
-            ]
+            f"{name}, {test}": mean_of(rows, "curve")
             for test, of in runs.items()
             for name, rows in of.items()
         },

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from attnbook.attention import AdditiveScore, Score, attend, dot_product_score
 from attnbook.datasets import Characters, DatePair, date_pairs, on_cpu
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, repeat_one, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -484,12 +484,7 @@ def run(
             "wrong if guessed from the letters before": guesses(),
             "wrong with equal weights": [found["wrong"] for found in runs["equal weights"]],
         },
-        "curve": {
-            name: [
-                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
-            ]
-            for name, rows in runs.items()
-        },
+        "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
         "attacks": [
             *read_otherwise(kinds),

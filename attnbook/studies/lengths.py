@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attnbook.datasets import Characters, on_cpu
 from attnbook.studies import main
 from attnbook.studies.influence import ARMS, Translator, loss
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -195,11 +195,6 @@ REFUTED_IF = (
 def by_bin(found: dict[str, Any]) -> dict[str, float]:
     """Return the mean share of each range of lengths."""
     return {name: round(fmean(found["by length"][a:b]), 4) for name, (a, b) in BINS.items()}
-
-
-def mean_of(rows: list[dict[str, Any]], what: str) -> list[float]:
-    """Return the mean over the seeds, point by point."""
-    return [round(fmean(points), 4) for points in zip(*(row[what] for row in rows), strict=True)]
 
 
 def attacks(

@@ -14,7 +14,7 @@ from attnbook.datasets import on_cpu
 from attnbook.positional_encoding import RotaryEncoding
 from attnbook.studies import encodings, main
 from attnbook.studies.encodings import ASKED, BIN, SYMBOLS, Reader, loss, right, sequences
-from attnbook.studies.protocol import chosen, compare, holm, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -143,12 +143,7 @@ def run(
             for arm, rows in runs.items()
         },
         "order-blind": encodings.order_blind(long),
-        "curve": {
-            arm: [
-                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
-            ]
-            for arm, rows in runs.items()
-        },
+        "curve": {arm: mean_of(rows, "curve") for arm, rows in runs.items()},
         "comparisons": holm(comparisons),
         "attacks": attacks(each, cells, stretches, seeds=attack_seeds, longer=longer),
     }

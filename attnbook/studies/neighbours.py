@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attnbook.datasets import cue_strip, on_cpu
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -329,10 +329,7 @@ def run(
             "gate parameters": {name: rows[0]["gate parameters"] for name, rows in runs.items()},
             "shuffled after training": after,
         },
-        "curve": {
-            name: [round(fmean(x), 4) for x in zip(*(row["curve"] for row in rows), strict=True)]
-            for name, rows in runs.items()
-        },
+        "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
         "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
     }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attnbook.datasets import on_cpu
 from attnbook.multi_head_attention import MultiHeadAttention
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, repeat_one, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -211,12 +211,7 @@ def run(
                 for name in kinds
             },
         },
-        "curve": {
-            name: [
-                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
-            ]
-            for name, rows in runs.items()
-        },
+        "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
         "attacks": attacks(each, cells, longer=longer, seeds=attack_seeds),
     }

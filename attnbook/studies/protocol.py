@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import mean
+from statistics import fmean, mean
 from typing import Any
 
 import torch
@@ -94,6 +94,15 @@ def repeat_all(
     jobs = [{**cell, "seed": seed} for cell in cells.values() for seed in seeds]
     found = iter(each(work, jobs, what))
     return {name: [next(found) for _ in seeds] for name in cells}
+
+
+def mean_of(rows: Sequence[Mapping[str, Any]], what: str) -> list[float]:
+    """Return the mean over the rows of a list of numbers that each has, place by place.
+
+    >>> mean_of([{"curve": [1.0, 0.5]}, {"curve": [2.0, 0.0]}], "curve")
+    [1.5, 0.25]
+    """
+    return [round(fmean(points), 4) for points in zip(*(row[what] for row in rows), strict=True)]
 
 
 def compare(runs: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:

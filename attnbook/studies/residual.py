@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from attnbook.datasets import on_cpu
 from attnbook.studies import main
 from attnbook.studies.few_images import Block, Positions, accuracy, loss, parts
-from attnbook.studies.protocol import chosen, compare, holm, repeat_one, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_one, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -159,9 +159,7 @@ def run(
         },
         "guess": round(labels.bincount().max().item() / len(labels), 4),
         "curve": {
-            name: [
-                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
-            ]
+            name: mean_of(rows, "curve")
             for name, rows in runs.items()
         },
         "comparisons": holm(comparisons),

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from attnbook.datasets import on_cpu
 from attnbook.squeeze_excitation import SqueezeExcitation
 from attnbook.studies import main
-from attnbook.studies.protocol import compare, holm, repeat_all
+from attnbook.studies.protocol import compare, holm, mean_of, repeat_all
 from attnbook.studies.runner import Each
 
 if TYPE_CHECKING:
@@ -495,9 +495,7 @@ def name_of(script: str, hard: bool) -> str:
 def averaged(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the mean over the seeds of each number, or of each in a list of numbers."""
     return {
-        what: [
-            round(fmean(several), 4) for several in zip(*(one[what] for one in runs), strict=True)
-        ]
+        what: mean_of(runs, what)
         if isinstance(first, list)
         else round(fmean(one[what] for one in runs), 4)
         for what, first in runs[0].items()

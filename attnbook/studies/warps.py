@@ -20,7 +20,7 @@ from attnbook.costs import multiply_adds, parameters
 from attnbook.datasets import mnist, on_cpu
 from attnbook.spatial_transformer import SpatialTransformer, affine_grid, init_identity
 from attnbook.studies import main
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -382,10 +382,7 @@ def run(
         "results": {name: columns(rows) for name, rows in runs.items()},
         "untouched": {name: untouched(task) for name, task in TASKS.items()},
         "sizes": sizes(),
-        "curve": {
-            name: [round(fmean(p), 4) for p in zip(*(r["curve"] for r in rows), strict=True)]
-            for name, rows in runs.items()
-        },
+        "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
         "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
     }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attnbook.datasets import on_cpu
 from attnbook.studies import main
 from attnbook.studies.encodings import ASKED, BIN, SYMBOLS, Reader, loss, right, sequences
-from attnbook.studies.protocol import chosen, compare, holm, repeat_all, tune
+from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
@@ -129,12 +129,7 @@ def run(
         "seeds": list(range(seeds)),
         "stretches": {"within": length // BIN - 1, "beyond": place},
         "results": results,
-        "curve": {
-            arm: [
-                round(fmean(points), 4) for points in zip(*(r["curve"] for r in rows), strict=True)
-            ]
-            for arm, rows in runs.items()
-        },
+        "curve": {arm: mean_of(rows, "curve") for arm, rows in runs.items()},
         "comparisons": holm(comparisons),
         "attacks": attacks(each, cells["short"], range(attack_seeds)),
     }
