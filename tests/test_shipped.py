@@ -71,7 +71,7 @@ def test_a_line_and_its_turned_twin(lines):
     assert torch.equal(x, again)
 
 
-@pytest.mark.parametrize("script", shipped.SCRIPTS)
+@pytest.mark.parametrize("script", [*shipped.SCRIPTS, *shipped.DATES])
 def test_every_script_is_drawn(script):
     x, _ = shipped.lines(script, 2, 1, hard=False)
     assert x.shape == (4, 3, 48, 192)

@@ -198,21 +198,26 @@ SCRIPTS = {
     "Latin": ("en", "fr", "de", "es"),
     "Cyrillic": ("ru", "uk"),
     "Greek": ("el",),
-    "Chinese dates": ("zh",),
+}
+DATES = {
+    "Chinese dates": "zh_CN",
+    "English dates": "en",
+    "Russian dates": "ru",
+    "Greek dates": "el",
 }
 CHINESE = Path(__file__).parents[1] / "fonts" / "NotoSansSC-dates.otf"
 
 
 @cache
 def texts(script: str) -> list[str]:
-    """Return names of countries and languages as the Unicode CLDR spells them, or Chinese dates."""
+    """Return names of countries and languages as the Unicode CLDR spells them, or dates."""
     from babel import Locale  # noqa: PLC0415 (only here)
     from babel.dates import format_date  # noqa: PLC0415
 
-    if script == "Chinese dates":
+    if script in DATES:
         first = datetime.date(1950, 1, 1)
         days = (first + datetime.timedelta(days=number) for number in range(0, 36_500, 7))
-        return [format_date(day, "long", locale="zh_CN") for day in days]
+        return [format_date(day, "long", locale=DATES[script]) for day in days]
     found = set()
     for language in SCRIPTS[script]:
         locale = Locale(language)
@@ -506,6 +511,7 @@ def attacks(each: Each, cells: dict[str, dict[str, Any]], seeds: list[int]) -> l
     """Return what was tried to overturn what the study says, and what came."""
     hard: dict[str, Any] = {**cells[name_of("Latin", True)], "groups": []}
     others = [cell for cell in cells.values() if cell["hard"] and cell["script"] != "Latin"]
+    dates = [name for name in DATES if name_of(name, True) not in cells]
     tried = {
         "other lines": ({"again": hard}, [200 + seed for seed in seeds]),
         "means over a fifth of the lines": (
@@ -513,6 +519,9 @@ def attacks(each: Each, cells: dict[str, dict[str, Any]], seeds: list[int]) -> l
         ),
         "means over Latin lines, where the lines are of another script": (
             {cell["script"]: cell | {"means_from": "Latin"} for cell in others}, seeds,
+        ),
+        "dates in place of names": (
+            {name: hard | {"script": name, "means_from": name} for name in dates}, seeds,
         ),
     }  # fmt: skip
     return [
