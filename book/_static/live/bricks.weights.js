@@ -1,2 +1,2 @@
-attnbookLive.network("bricks", {"shapes": {"squeeze": [12]}, "extra": {}},
-"NC0eLTMtQi5lMPox1jI7Mq4wlC5KLR0t");
+attnbookLive.network("bricks", {"shapes": {}, "extra": {"squeeze": [0.0813267, 0.0799608, 0.0812391, 0.0977774, 0.1372721, 0.1867925, 0.2135687, 0.194729, 0.1462298, 0.102797, 0.0826684, 0.0798968]}},
+"");
