@@ -242,7 +242,7 @@ def run(notebook: dict[str, Any]) -> list[tuple[Any, Any]]:
 
 def target(page: str, root: Path = ROOT) -> Path:
     """Return where the Chinese page lies."""
-    return root / "book" / "zh" / source(page, root).name
+    return root / "book" / "zh" / f"{page}{source(page, root).suffix}"
 
 
 def check(names: list[str], root: Path = ROOT) -> list[str]:

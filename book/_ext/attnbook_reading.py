@@ -8,6 +8,9 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+# The last columns of a table of verdicts, in both languages.
+VERDICTS = [["Verdict", "Where it is shown"], ["结论", "在哪里可以看到"]]
+
 
 def mark_verdicts(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Name the tables of verdicts, for their look on a phone, and link the sections they quote."""
@@ -18,7 +21,7 @@ def mark_verdicts(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for table in doctree.findall(nodes.table):
         head = next(table.findall(nodes.thead), None)
         columns = [_plain(entry) for entry in head.findall(nodes.entry)] if head else []
-        if columns[-2:] != ["Verdict", "Where it is shown"]:
+        if columns[-2:] not in VERDICTS:
             continue
         table["classes"].append("verdicts")
         for row in next(table.findall(nodes.tbody)).findall(nodes.row):
