@@ -25,16 +25,27 @@ WORDS = {
     "Enlarge": "放大",
     "Close": "关闭",
 }
+# What the theme says in English whatever the language is.
+THEME = {
+    "Color mode": "颜色模式",
+    "System Settings": "跟随系统",
+    "Contents": "目录",
+    "On this page": "本页内容",
+    "Main": "全书",
+    "Page": "本页",
+    "Toggle hidden content": "展开或收起",
+    "Link to this heading": "本节链接",
+}
 # Of the menus in a page's header, by the name that the theme gives them.
 BUTTONS = {
     "launch-buttons": "运行本章",
-    "launch-colab-button": "在 Colab 中打开",
     "source-buttons": "编辑、报告、引用",
-    "repository-button": "代码仓库",
+    "source-repository-button": "代码仓库",
     "source-edit-button": "编辑本页",
     "source-issues-button": "报告错误",
     "cite-button": "引用本书",
     "download-buttons": "下载本页",
+    "download-notebook-button": "下载笔记本",
     "download-source-button": "下载源文件",
     "download-pdf-button": "打印或存为 PDF",
 }
@@ -66,8 +77,8 @@ def link_both(
         )
         context["other_language"] = {"url": f"{top}../{pagename}.html", "lang": "en"}
     else:
-        # The reference of the package is in English alone.
-        there = pagename if "/api/" not in pagename else "book/index"
+        # The pages of the package are in English alone: one page says so for all.
+        there = "book/api/index" if "/api/" in pagename else pagename
         context["other_language"] = {"url": f"{top}zh/{there}.html", "lang": "zh-Hans"}
     if not translated(pagename):
         return
@@ -85,7 +96,8 @@ def name_buttons(
     name = pagename.removeprefix("book/")
     for group in context.get("header_buttons", []) if chinese(app) else ():
         for button in (group, *group.get("buttons", [])):
-            said = BUTTONS.get(button.get("label", ""))
+            opened = "在 Colab 中打开" if "colab" in button.get("url", "") else None
+            said = BUTTONS.get(button.get("label", ""), opened)
             if said:
                 button["tooltip"] = said
                 if button.get("text"):
@@ -103,9 +115,21 @@ def name_headings(app: Sphinx, doctree: nodes.document) -> None:
             section["ids"].append(section["slug"])
 
 
+def translate_theme(app: Sphinx, exception: Exception | None) -> None:
+    """Let the theme's own names be Chinese, which stand in attributes alone."""
+    if exception is not None or not chinese(app):
+        return
+    pattern = rf'((?:aria-label|title)=")({"|".join(THEME)})"'
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        said = re.sub(pattern, lambda match: f'{match[1]}{THEME[match[2]]}"', text)
+        path.write_text(said, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect these steps to Sphinx."""
     app.connect("doctree-read", name_headings)
     app.connect("html-page-context", link_both)
     app.connect("html-page-context", name_buttons, priority=960)
+    app.connect("build-finished", translate_theme)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -279,7 +279,7 @@ def test_a_notebook_opens_in_colab(visit: Visit) -> None:
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     colab = config["launch_buttons"]["colab_url"]
     repository = config["repository"]["url"].removeprefix("https://github.com/")
-    notebook = f"{visit.name}.ipynb"
+    notebook = f"{visit.name.replace('zh/book/', 'book/zh/')}.ipynb"
     links = visit.page.locator(f'.article-header-buttons a[href^="{colab}"]')
     if not (ROOT / notebook).is_file():
         assert links.count() == 0
