@@ -168,6 +168,7 @@ check: $(VENV)/packages.done
 	$(if $(CHAPTER),,$(error say which: make check CHAPTER=eca))
 	@python tools/notebooks.py rules $(CHAPTER)
 	@python tools/ledger.py check $(CHAPTER)
+	$(if $(wildcard translations/zh/$(CHAPTER).md),@python tools/translation.py check $(CHAPTER))
 
 notebooks: $(VENV)/attnbook.done
 	@python tools/notebooks.py run $(CHAPTERS)

@@ -63,6 +63,10 @@ MONTHS = [
 ]
 
 
+# The head of a table by which the site knows it.
+VERDICTS = ("| Verdict | Where it is shown |", "| 结论 | 在哪里可以看到 |")
+
+
 def digest(english: str, root: Path = ROOT) -> str:
     """Return what a translation says of its original; where the book lives does not count."""
     here = book_address(root)
@@ -152,6 +156,8 @@ def faults(english: str, chinese: str) -> list[str]:
     for kind in SAME:
         said += [f"{kind} lost: {what}" for what in here[kind] - there[kind]]
         said += [f"{kind} added: {what}" for what in there[kind] - here[kind]]
+    if VERDICTS[0] in english and VERDICTS[1] not in chinese:
+        said.append(f"the head of the table has to end in {VERDICTS[1]}")
     if not HAN.search(chinese) and len(re.findall("[a-z]{2,}", prose(english))) > 3:
         said.append("there is no Chinese in it")
     return said

@@ -109,8 +109,8 @@ def name_buttons(
 
 
 def name_headings(app: Sphinx, doctree: nodes.document) -> None:
-    """Let a Chinese heading be found by the name that GitHub gives it, not by id7."""
-    for section in doctree.findall(nodes.section) if chinese(app) else ():
+    """Let a heading be found by the name that GitHub gives it: docutils knows ASCII and no "_"."""
+    for section in doctree.findall(nodes.section):
         if "slug" in section and section["slug"] not in section["ids"]:
             section["ids"].append(section["slug"])
 
