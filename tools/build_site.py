@@ -82,6 +82,8 @@ def builds_all(page: Path, builder: Path) -> bool:
     ):
         return True
     shared = [ROOT / "_config.yml", ROOT / "_toc.yml", Path(sys.prefix, "packages.done")]
+    # A page that is translated for the first time is named on others; the folder is as new as it.
+    shared += [ROOT / "book" / "zh", ROOT / "tools" / "chinese.py"]
     for folder in ("_static", "_ext", "_templates"):
         shared += [p for p in (ROOT / "book" / folder).rglob("*") if "__pycache__" not in p.parts]
     built = page.stat().st_mtime
