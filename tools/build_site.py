@@ -34,8 +34,8 @@ def main() -> None:
     said = [problem for build in builds if (problem := build.end())]
     if said:
         sys.exit("\n".join(said))
+    shutil.rmtree(output / "html" / "zh", ignore_errors=True)
     if len(builds) > 1:
-        shutil.rmtree(output / "html" / "zh", ignore_errors=True)
         shutil.copytree(output / "zh" / "_build" / "html", output / "html" / "zh")
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"built in {time.monotonic() - start:.0f} s")
