@@ -6,7 +6,8 @@ import re
 
 import article_checked
 import pytest
-from rules import ROOT, VERDICTS, Chapter
+from article_checked import VERDICTS
+from rules import ROOT, Chapter
 
 pytestmark = pytest.mark.book
 

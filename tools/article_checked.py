@@ -12,10 +12,11 @@ from pathlib import Path
 
 import yaml
 from myst_parser.mdit_to_docutils.base import default_slugify
-from rules import ROOT, VERDICTS, Chapter
+from rules import ROOT, Chapter
 
 PAGE = ROOT / "book" / "article_checked.md"
 DATA = ROOT / "tools" / "article.toml"
+VERDICTS = ["holds", "holds with a correction", "does not hold"]
 SECTIONS = {
     "Preface": "Preface",
     "1.1": "1.1 What attention is",
