@@ -22,7 +22,7 @@
     ["features d:", "特征数 d："],
     ["{} features", "{} 个特征"],
     ["temperature τ:", "温度 τ："],
-    [" divide the scores by √d", " 把得分除以 √d"],
+    [" divide the scores by √d", " 把分数除以 √d"],
     ["New draw", "重新抽取"],
     ["Largest of {} weights: {}. Size of the derivatives: {}. ", "{} 个权重中最大的：{}。导数的大小：{}。"],
     ["Largest of {} weights: {}. Size of the derivatives: {}. Next to nothing flows back to query and keys.",
