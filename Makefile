@@ -48,7 +48,7 @@ help:
 	@echo 'make test         check style, types, site, package, notebooks and pages'
 	@echo 'make edit         CHAPTER=eca: open a chapter in JupyterLab'
 	@echo 'make check        CHAPTER=eca: check it against the rules of a chapter, in seconds'
-	@echo 'make notebooks    run every chapter and store its outputs, and gather their verdicts; CHAPTERS="attention eca" runs some'
+	@echo 'make notebooks    run every chapter and store its outputs, and draw the page of verdicts; CHAPTERS="attention eca" runs some'
 	@echo 'make lint         check style and spelling alone'
 	@echo 'make test-all     all of make test, the slow tests, and tests and chapters on a simulated GPU'
 	@echo 'make device       the last of these alone'
@@ -168,6 +168,7 @@ check: $(VENV)/packages.done
 	$(if $(CHAPTER),,$(error say which: make check CHAPTER=eca))
 	@python tools/notebooks.py rules $(CHAPTER)
 	@python tools/ledger.py check $(CHAPTER)
+	$(if $(wildcard translations/zh/$(CHAPTER).md),@python tools/translation.py check $(CHAPTER))
 
 notebooks: $(VENV)/attnbook.done
 	@python tools/notebooks.py run $(CHAPTERS)

@@ -1,4 +1,4 @@
-"""The page of verdicts is what the chapters say, and each of its links leads to a heading."""
+"""The page of verdicts is what its data file says, and each of its links leads to a heading."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 
 import article_checked
 import pytest
-from rules import ROOT, Chapter, verdict_rows
+from article_checked import VERDICTS
+from rules import ROOT, Chapter
 
 pytestmark = pytest.mark.book
 
@@ -23,34 +24,54 @@ def test_every_chapter_is_in_the_table_of_contents(chapters):
 
 def test_page_is_up_to_date(chapters):
     page = article_checked.PAGE.read_text(encoding="utf-8")
-    assert page == article_checked.page(chapters), "run python tools/article_checked.py"
+    made = article_checked.page(chapters, article_checked.statements())
+    assert page == made, "run python tools/article_checked.py"
 
 
-def test_every_verdict_is_listed_and_leads_to_a_heading(chapters):
+def test_every_statement_is_listed_and_leads_somewhere():
     page = article_checked.PAGE.read_text(encoding="utf-8")
-    rows = [line.split(" | ") for line in page.splitlines() if re.match(r"\| (?!Section )", line)]
-    stated = [row for chapter in chapters for _, row in verdict_rows(chapter)]
-    assert [row[:3] for row in rows] == [
-        [f"| {row['Section']}", row["Statement"], row["Verdict"]] for row in stated
-    ]
-    anchors = {chapter.name: article_checked.headings(chapter).values() for chapter in chapters}
-    for row in rows:
-        links = re.findall(r"\]\((\w+)\.ipynb#([^)]*)\)", row[3])
-        assert links, f"{row} leads nowhere"
-        for name, anchor in links:
-            assert anchor in anchors[name], f"{name} has no heading {anchor}"
+    rows = [line.split(" | ") for line in page.splitlines() if re.match(r"\| (?!The art)", line)]
+    listed = article_checked.statements()
+    assert [row[0] for row in rows] == [f"| {each['words']}" for each in listed]
+    assert [len(row) for row in rows] == [4] * len(listed)
+    assert all(row[2] in VERDICTS and "](" in row[3] for row in rows)
+    counts = [sum(row[2] == verdict for row in rows) for verdict in VERDICTS]
+    assert [int(n) for n in re.findall(r"\d+", page.split("\n\n")[2])] == [len(rows), *counts]
 
 
-def test_a_heading_that_no_chapter_has():
-    anchors = {"a": {"Found": "found"}, "b": {"Elsewhere": "elsewhere"}}
-    assert article_checked.linked('see "Elsewhere"', "a", anchors) == (
-        "see [Elsewhere](b.ipynb#elsewhere)"
-    )
-    with pytest.raises(ValueError, match='a says that "Lost" shows a statement'):
-        article_checked.linked('see "Lost"', "a", anchors)
+def test_no_words_are_quoted_twice():
+    words = [each["words"] for each in article_checked.statements()]
+    assert len(set(words)) == len(words)
+    assert all(re.search(r"[一-鿿]|h=8", quoted) for quoted in words)
 
 
-def test_a_statement_shown_by_a_source_alone_leads_to_the_table():
-    assert article_checked.linked("[a paper](https://arxiv.org)", "a", {"a": {}}) == (
-        "[a paper](https://arxiv.org); [the table](a.ipynb#what-the-article-says)"
-    )
+def test_a_heading_that_no_chapter_has(chapters):
+    titles = {"eca": {"found": "Found"}}
+    each = {"words": "x", "says": "X", "whose": "own", "verdict": "holds", "shown": "eca#found"}
+    assert article_checked.row(each, titles) == "| x | X | holds | [Found](eca.ipynb#found) |"
+    with pytest.raises(ValueError, match="no heading is eca#lost"):
+        article_checked.row({**each, "shown": "eca#lost"}, titles)
+
+
+@pytest.mark.parametrize(
+    ("altered", "complaint"),
+    [
+        ("section = '9'", "section '9' is not known"),
+        ("verdict = 'wrong'", "verdict 'wrong' is not known"),
+        ("whose = 'mine'", "whose 'mine' is not known"),
+        ("shown = ''", None),
+        ("", "neither a section nor a source"),
+        ("verdict = 'does not hold'\nshown = ''", "it says not why"),
+    ],
+)
+def test_an_entry_that_cannot_be_drawn(altered, complaint, tmp_path, monkeypatch):
+    entry = {"section": "1.1", "words": "x", "says": "X", "whose": "own", "verdict": "holds"}
+    lines = [f"{k} = '{v}'" for k, v in entry.items() if not re.search(rf"^{k} =", altered, re.M)]
+    data = tmp_path / "article.toml"
+    data.write_text("\n".join(["[[statement]]", *lines, altered]), encoding="utf-8")
+    monkeypatch.setattr(article_checked, "DATA", data)
+    if complaint is None:
+        assert article_checked.statements()
+        return
+    with pytest.raises(ValueError, match=complaint):
+        article_checked.statements()

@@ -14,6 +14,7 @@ import yaml
 from docutils import nodes
 from notebooks import ROOT
 
+import attnbook_languages as languages  # isort: skip
 import attnbook_web as web  # isort: skip
 
 pytestmark = pytest.mark.book
@@ -142,3 +143,25 @@ def test_the_cards_are_those_that_the_script_draws():
         assert drawing in (folder / f"{name}.svg").read_text(encoding="utf-8"), (
             "run python tools/pictures.py"
         )
+
+
+@pytest.mark.parametrize(("language", "folder"), [("en", ""), ("zh_CN", "zh/")])
+@pytest.mark.parametrize("repository", [ADDRESS, UNSET])
+def test_both_languages_are_told_of_where_there_is_an_address(
+    tmp_path, monkeypatch, language, folder, repository
+):
+    for name in ("index.md", "eca.ipynb"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(languages, "ZH", tmp_path)
+    built = app(repository)
+    built.config.language = language
+    web.set_base(built, built.config)
+    base = "https://someone.github.io/attention/"
+    assert built.config.html_baseurl == (base + folder if repository == ADDRESS else "")
+    for page, both in (("book/eca", repository == ADDRESS), ("book/cbam", False)):
+        context = {"pathto": lambda name, resource=0: f"../{name}"}
+        languages.link_both(built, page, "page.html", context, None)
+        told = re.findall(r'hreflang="([\w-]+)" href="([^"]+)"', context.get("metatags", ""))
+        english, chinese = f"{base}{page}.html", f"{base}zh/{page}.html"
+        expected = [("en", english), ("zh-Hans", chinese), ("x-default", english)]
+        assert told == (expected if both else [])

@@ -173,6 +173,7 @@ def addressed(root: Path = ROOT) -> list[Path]:
     names = ("_config.yml", "CITATION.cff", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
     kept = [root / name for name in (*names, "pyproject.toml")]
     book = [*sorted((root / "book").rglob("*.ipynb")), *sorted((root / "book").rglob("*.md"))]
+    book += sorted((root / "translations").rglob("*.md"))
     return [path for path in (*kept, *book) if path.is_file() and ".ipynb" not in path.parent.name]
 
 

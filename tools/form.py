@@ -25,7 +25,6 @@ import nbformat
 from ledger import mentions, split
 from notebooks import FOLD, HIDE, ROOT
 from rules import (
-    ARTICLE,
     IN_SHORT,
     LAST_SECTIONS,
     Block,
@@ -177,7 +176,7 @@ def _sections(blocks: list[Block], section: str) -> Iterator[tuple[str, int]]:
 def sections_are_in_order(chapter: Chapter) -> Iterator[str]:
     """The first path ends in what to remember; behind it come studies, exercises and sources."""
     titles = [block.text.strip() for block in chapter.headings if block.kind == "h2"]
-    end = [title for title in titles[-5:] if title != ARTICLE][-4:]
+    end = titles[-4:]
     wanted = [REMEMBER, FURTHER, *LAST_SECTIONS]
     if end != wanted:
         yield f"the last sections are {end}, not {wanted}"

@@ -856,10 +856,10 @@ def _referring(sentence: Sentence, mention: Mention) -> bool:
     return bool(REFERRING.search(sentence.text[: mention.start])) or mention.written.count(".") > 1
 
 
-def _classed(page: Page, sentence: Sentence, mention: Mention) -> str:  # noqa: PLR0911 (one return a kind)
+def _classed(page: Page, sentence: Sentence, mention: Mention) -> str:
     """What a number is that no cell shows."""
     referring = _referring(sentence, mention)
-    before, after = sentence.text[: mention.start], sentence.text[mention.end :]
+    after = sentence.text[mention.end :]
     if mention.formula:
         return "formula"
     if referring and refers(page, sentence, mention):
@@ -867,8 +867,6 @@ def _classed(page: Page, sentence: Sentence, mention: Mention) -> str:  # noqa: 
     word = mention.written[0].isalpha()
     if sentence.text == f"{mention.written}." or (word and not sentence.alt):
         return "counted"
-    if sentence.section == "What the article says" and not before and sentence.links:
-        return f"quoted: {min(sentence.links, key=lambda link: 'csdn' not in link)}"
     if (referring or len(re.sub(r"\D", "", mention.written)) > 1) and sentence.links:
         return f"quoted: {min(sentence.links, key=lambda link: _away(sentence, mention, link))}"
     if sentence.alt:

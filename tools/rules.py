@@ -55,9 +55,7 @@ sys.path.append(str(ROOT / "book" / "_ext"))
 from figures import narrowest
 
 IN_SHORT = "**In short**"
-ARTICLE = "What the article says"  # of a chapter on a mechanism that the article names
 LAST_SECTIONS = ["Exercises", "Sources"]
-VERDICTS = ["holds", "holds with a correction", "does not hold"]
 IGNORED = "nbval-ignore-output"
 TAGS = {IGNORED, FOLD, HIDE}
 SET_UP_TAGS = [IGNORED, FOLD]
@@ -529,37 +527,13 @@ def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
 
 
 @rule
-def verdicts_are_known(chapter: Chapter) -> Iterator[str]:
-    """Where a chapter answers the article, it does so in a table, with one of three verdicts each.
-
-    A chapter on a mechanism that the article does not name has no such section.
-    """
-    rows = verdict_rows(chapter)
-    if not rows and any(block.text.strip() == ARTICLE for block in chapter.headings):
-        yield f'the section "{ARTICLE}" has no table with a column "Verdict"'
-    for block in chapter.blocks:
-        if (block.kind, block.text.strip()) == ("th", "Verdict") and block.section != ARTICLE:
-            yield f'cell {block.cell} has verdicts outside of the section "{ARTICLE}"'
-    for i, row in rows:
-        if row["Verdict"] not in VERDICTS:
-            yield f"cell {i} has the verdict {row['Verdict']!r}; there are {VERDICTS}"
-        for column, text in row.items():
-            if not text:
-                yield f"cell {i} has a row of the verdict table with nothing under {column!r}"
-        if len(row) != 4:
-            yield f"cell {i} has a row of the verdict table with {len(row)} columns, not 4"
-
-
-@rule
 def length_is_moderate(chapter: Chapter) -> Iterator[str]:
     """A chapter of the first edition is read in one sitting; form.py has the second's bounds."""
     if chapter.box:
         return
-    words = sum(
-        block.words for block in chapter.blocks if not block.folded and block.section != ARTICLE
-    )
+    words = sum(block.words for block in chapter.blocks if not block.folded)
     if words not in WORDS:
-        yield f"{words} words without solutions and verdicts, not {WORDS[0]} to {WORDS[-1]}"
+        yield f"{words} words without solutions, not {WORDS[0]} to {WORDS[-1]}"
     lines = sum(code_lines(cell) for _, cell in chapter.own_code)
     if lines > MOST_CODE_LINES:
         yield f"{lines} lines of code, more than {MOST_CODE_LINES}"
@@ -832,34 +806,6 @@ def _text(token: Token) -> str:
     if token.type in ("math_inline", "math_inline_double"):
         return f"${token.content}$"
     return token.content if token.type == "text" else " "
-
-
-def verdict_rows(chapter: Chapter) -> list[tuple[int, dict[str, str]]]:
-    """Return each row of the tables with verdicts, by column, and the cell that it stands in."""
-    current, found = "", []
-    for i, tokens in chapter.tokens.items():
-        heads: list[str] = []
-        rows: list[tuple[int, dict[str, str]]] = []
-        cells: list[str] = []
-        kind = ""
-        for token in tokens:
-            if token.type == "tr_open":
-                cells = []
-            elif token.type in ("th_open", "td_open", "heading_open"):
-                kind = token.tag
-            elif token.type == "inline" and kind == "h2":
-                current, kind = token.content.strip(), ""
-            elif token.type == "inline" and kind in ("th", "td"):
-                cells.append(token.content.strip())
-            elif token.type == "thead_close":
-                heads = cells
-            elif token.type == "tr_close" and kind == "td":
-                rows.append((i, dict(zip(heads, cells, strict=False))))
-            elif token.type == "table_close":
-                if current == ARTICLE and "Verdict" in heads:
-                    found += rows
-                heads, rows, kind = [], [], ""
-    return found
 
 
 def anchor(title: str) -> str:

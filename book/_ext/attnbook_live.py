@@ -25,6 +25,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
+from attnbook_languages import chinese
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 from sphinx.application import Sphinx
@@ -69,7 +70,9 @@ class Live(Directive):
 
 def still(env: BuildEnvironment, name: str, chapter: str) -> nodes.container:
     """Return the figure that a chapter has stored of the cell that becomes the live one."""
-    path = ROOT / "book" / f"{chapter}.ipynb"
+    path = Path(env.doc2path(f"book/{chapter}"))
+    if path.suffix != ".ipynb":  # a chapter that is not translated yet
+        path = ROOT / "book" / f"{chapter}.ipynb"
     env.note_dependency(str(path))
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["metadata"].get("attnbook", {}).get("live") != name:
@@ -102,6 +105,8 @@ def add_scripts(
 ) -> None:
     """Load what live figures share, on pages that have one."""
     if app.env.metadata.get(pagename, {}).get("live"):
+        if chinese(app):
+            app.add_js_file("live/zh.js", loading_method="defer")
         app.add_js_file("live/live.js", loading_method="defer")
         app.add_css_file("live/live.css")
 

@@ -1,4 +1,4 @@
-"""What makes a page easier to read: verdicts link to their sections, buttons need no menu."""
+"""What makes a page easier to read: verdicts fit a phone, buttons need no menu."""
 
 from __future__ import annotations
 
@@ -8,51 +8,22 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+# The last columns of a table of verdicts, in both languages.
+VERDICTS = [["Verdict", "Where it is shown"], ["结论", "在哪里可以看到"]]
+
 
 def mark_verdicts(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Name the tables of verdicts, for their look on a phone, and link the sections they quote."""
-    sections = {
-        _plain(section.next_node(nodes.title)): section["ids"][0]
-        for section in doctree.findall(nodes.section)
-    }
+    """Name the tables of verdicts, for their look on a phone."""
     for table in doctree.findall(nodes.table):
         head = next(table.findall(nodes.thead), None)
         columns = [_plain(entry) for entry in head.findall(nodes.entry)] if head else []
-        if columns[-2:] != ["Verdict", "Where it is shown"]:
+        if columns[-2:] not in VERDICTS:
             continue
         table["classes"].append("verdicts")
-        for row in next(table.findall(nodes.tbody)).findall(nodes.row):
-            for paragraph in row[-1].findall(nodes.paragraph):
-                _link_quotes(paragraph, sections)
 
 
 def _plain(node: nodes.Node | None) -> str:
     return " ".join(node.astext().split()) if node is not None else ""
-
-
-def _link_quotes(paragraph: nodes.paragraph, sections: dict[str, str]) -> None:
-    """Turn each quoted title of a section of this page into a link to it."""
-    pieces: list[nodes.Node] = []
-    for child in list(paragraph.children):
-        if isinstance(child, nodes.Text):
-            pieces += [nodes.Text(part) for part in re.split('(["\u201c\u201d])', child) if part]
-        else:
-            pieces.append(child)
-    linked: list[nodes.Node] = []
-    quoted: list[nodes.Node] | None = None
-    for piece in pieces:
-        if not (isinstance(piece, nodes.Text) and piece in {'"', "\u201c", "\u201d"}):
-            (linked if quoted is None else quoted).append(piece)
-        elif quoted is None:
-            quoted, opening = [], piece
-        else:
-            anchor = sections.get(" ".join("".join(part.astext() for part in quoted).split()))
-            if anchor is None:
-                linked += [opening, *quoted, piece]
-            else:
-                linked.append(nodes.reference("", "", *quoted, refid=anchor, internal=True))
-            quoted = None
-    paragraph[:] = linked + ([] if quoted is None else [opening, *quoted])
 
 
 def unfold_menus_of_one(

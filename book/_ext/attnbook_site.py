@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from attnbook_languages import chinese
 from sphinx.application import Sphinx
 
 # Chinese characters, their punctuation and their full-width forms.
@@ -22,7 +23,8 @@ def mend_body(
     """Make the page's HTML say what it is, for those who hear it.
 
     The parameters of a long signature become <div>s, where Sphinx leaves a <dl> without a <dt>.
-    Chinese becomes <span lang="zh-Hans">, except in formulas, known by their backslash.
+    In an English page Chinese becomes <span lang="zh-Hans">, except in formulas, known by their
+    backslash.
     """
     body = re.sub(
         r'<dt class="sig .*?</dt>',
@@ -30,6 +32,9 @@ def mend_body(
         context.get("body", ""),
         flags=re.DOTALL,
     )
+    context["body"] = body
+    if chinese(app):
+        return
     context["body"] = re.sub(
         rf">[^<\\]*{HAN}[^<\\]*(?=<)",
         lambda text: re.sub(rf"{HAN}+", r'<span lang="zh-Hans">\g<0></span>', text[0]),
@@ -42,16 +47,22 @@ def keep_in_book(
 ) -> None:
     """Lead links to pages of the repository's book to the pages of this site.
 
-    A notebook names other pages by their full address, which leads somewhere in Colab as well.
+    A notebook names other pages by their full address, which leads somewhere in Colab as well. A
+    Chinese page may lead to one that is there in English alone.
     """
     options = app.config.html_theme_options
     book = f"{options['repository_url']}/blob/{options['repository_branch']}/book/"
 
     def within(link: re.Match[str]) -> str:
-        return f'class="reference internal" href="{context["pathto"]("book/" + link[1])}'
+        target = f"book/{link[2]}"
+        if chinese(app) and not link[1]:
+            target = f"{context['pathto']('index', 1).removesuffix('index')}../{target}.html"
+        else:
+            target = context["pathto"](target)
+        return f'class="reference internal" href="{target}'
 
     context["body"] = re.sub(
-        rf'class="reference external" href="{re.escape(book)}([\w/]+)\.(?:md|ipynb)',
+        rf'class="reference external" href="{re.escape(book)}(zh/)?([\w/]+)\.(?:md|ipynb)',
         within,
         context.get("body", ""),
     )

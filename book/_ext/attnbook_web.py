@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from attnbook_languages import chinese, translated
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -35,9 +36,10 @@ def site(app: Sphinx) -> str:
     owner, name = app.config.html_theme_options["repository_url"].rstrip("/").split("/")[-2:]
     if owner == "OWNER_NOT_SET":
         return ""
+    folder = "zh/" if chinese(app) else ""
     if name.lower() == f"{owner}.github.io".lower():
-        return f"https://{name}/"
-    return f"https://{owner}.github.io/{name}/"
+        return f"https://{name}/{folder}"
+    return f"https://{owner}.github.io/{name}/{folder}"
 
 
 def facts() -> dict[str, str]:
@@ -72,8 +74,9 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     options = app.config.html_theme_options
     repository = options["repository_url"].removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{repository}/blob/"
+    folder = "book/zh" if chinese(app) and translated("book/attention") else "book"
     known = facts() | {
-        "COLAB_CHAPTER_1": f"{colab}{options['repository_branch']}/book/attention.ipynb",
+        "COLAB_CHAPTER_1": f"{colab}{options['repository_branch']}/{folder}/attention.ipynb",
         "BOOK_ADDRESS": site(app) or options["repository_url"],
     }
     for name, text in known.items():
@@ -135,9 +138,11 @@ def about(app: Sphinx, description: str) -> str:
         "@context": "https://schema.org",
         "@type": ["Book", "LearningResource"],
         "name": app.config.html_title,
-        "headline": "Attention in PyTorch, a book that runs",
+        "headline": "用 PyTorch 学注意力机制"
+        if chinese(app)
+        else "Attention in PyTorch, a book that runs",
         "description": description,
-        "inLanguage": app.config.language,
+        "inLanguage": "zh-Hans" if chinese(app) else app.config.language,
         "isAccessibleForFree": True,
         "license": "https://creativecommons.org/licenses/by/4.0/",
         "author": {"@type": "Organization", "name": app.config.author},
@@ -199,6 +204,9 @@ def write_doors(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
         return
     out, base = Path(app.outdir), site(app)
+    write_map(app, base)
+    if chinese(app):  # the root and the page for lost readers are those of the English site
+        return
     title = "attnbook: attention in PyTorch, a book that runs"
     text = (
         "Eight attention mechanisms, taken apart by hand, rebuilt in a few lines of PyTorch and "
@@ -228,16 +236,22 @@ def write_doors(app: Sphinx, exception: Exception | None) -> None:
     )
     robots = "User-agent: *\nAllow: /\n"
     if base:
-        pages = "".join(
-            f"<url><loc>{base}{name}.html</loc></url>\n" for name in sorted(app.env.found_docs)
-        )
-        (out / "sitemap.xml").write_text(
+        robots += f"Sitemap: {base}sitemap.xml\n"
+        if translated(HOME):
+            robots += f"Sitemap: {base}zh/sitemap.xml\n"
+    (out / "robots.txt").write_text(robots, encoding="utf-8")
+
+
+def write_map(app: Sphinx, base: str) -> None:
+    """Write the list of pages, where there is an address; of the Chinese, those translated."""
+    names = [n for n in sorted(app.env.found_docs) if not chinese(app) or translated(n)]
+    if base:
+        pages = "".join(f"<url><loc>{base}{name}.html</loc></url>\n" for name in names)
+        Path(app.outdir, "sitemap.xml").write_text(
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{pages}</urlset>\n',
             encoding="utf-8",
         )
-        robots += f"Sitemap: {base}sitemap.xml\n"
-    (out / "robots.txt").write_text(robots, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

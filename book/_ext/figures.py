@@ -186,11 +186,15 @@ def visit_figure(translator: Any, node: Figure) -> None:
             f' alt="{escape(node["alt"])}" loading="lazy" decoding="async"/>'
         )
 
-    name = escape(f"Enlarge: {node['title']}")
+    # What is written in the figure stays English: a Chinese page says below what is seen.
+    zh = str(translator.config.language).startswith("zh")
+    word = "放大" if zh else "Enlarge"
+    name = escape(f"{word}: {node['title']}")
+    said = f'<p class="figure-said" aria-hidden="true">{escape(node["alt"])}</p>\n' if zh else ""
     translator.body.append(
         f'<div class="book-figure" style="--narrowest: {node["narrowest"]}px">\n'
         f'<div class="figure-scroll">{image(light, "light")}{image(dark, "dark")}</div>\n'
-        f'<a class="figure-enlarge" href="{light}" aria-label="{name}">Enlarge</a>\n</div>\n'
+        f'<a class="figure-enlarge" href="{light}" aria-label="{name}">{word}</a>\n</div>\n{said}'
     )
     raise nodes.SkipNode
 

@@ -5,6 +5,8 @@
 (function () {
   "use strict";
 
+  const say = (text) => window.attnbookWords?.[text] ?? text; // Chinese pages have a table of words
+
   function fit() {
     document.querySelectorAll(".bd-article span.math").forEach((span) => {
       span.classList.remove("is-wide");
@@ -48,7 +50,7 @@
   function nameTheArrows() {
     document.querySelectorAll("nav.bd-docs-nav details > summary").forEach((summary) => {
       const link = summary.closest("li").querySelector("a");
-      summary.setAttribute("aria-label", "Pages of " + link.textContent.trim());
+      summary.setAttribute("aria-label", say("Pages of ") + link.textContent.trim());
     });
   }
 
@@ -80,7 +82,7 @@
       close.type = "button";
       close.className = "close-menu";
       close.textContent = "\u00d7";
-      close.setAttribute("aria-label", "Close the menu");
+      close.setAttribute("aria-label", say("Close the menu"));
       menu.prepend(close);
       menu.setAttribute("role", "region");
       menu.setAttribute("aria-label", shown.getAttribute("aria-label"));

@@ -4,11 +4,13 @@
 (function () {
   "use strict";
 
+  const say = (text) => window.attnbookWords?.[text] ?? text; // Chinese pages have a table of words
+
   function enlarge(figure) {
     const shown = [...figure.querySelectorAll("img")].find((image) => image.offsetWidth > 0);
     const dialog = document.createElement("dialog");
     dialog.className = "figure-dialog";
-    dialog.setAttribute("aria-label", "Enlarged figure");
+    dialog.setAttribute("aria-label", say("Enlarged figure"));
     const picture = shown.cloneNode();
     picture.removeAttribute("loading");
     picture.style.setProperty("--shape", picture.getAttribute("width") / picture.getAttribute("height"));
@@ -17,7 +19,7 @@
     box.append(picture);
     const close = document.createElement("button");
     close.type = "button";
-    close.textContent = "Close";
+    close.textContent = say("Close");
     dialog.append(box, close);
     dialog.addEventListener("click", () => dialog.close());
     dialog.addEventListener("close", () => dialog.remove());

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -38,11 +39,22 @@ SETTLED = """async () => {
 
 
 def page_names() -> list[str]:
-    """Name the pages of the built site, the search page included, without those around the book."""
-    names = (path.relative_to(SITE).with_suffix("").as_posix() for path in SITE.rglob("*.html"))
-    return sorted(
-        name for name in names if name not in ("index", "404") and not name.startswith("_static/")
+    """Name the pages of the built site, the search page included, without those around the book.
+
+    Of the Chinese pages that only say that they are not translated yet, one stands for all.
+    """
+    names = sorted(
+        path.relative_to(SITE).with_suffix("").as_posix() for path in SITE.rglob("*.html")
     )
+    around = re.compile(r"(zh/)?(index|404|_static/.*)")
+    stubs = [name for name in names if name.startswith("zh/book/") and is_stub(name)]
+    return [name for name in names if not around.fullmatch(name) and name not in stubs[1:]]
+
+
+def is_stub(name: str) -> bool:
+    """Whether a Chinese page is there in English alone."""
+    page = ROOT / name.replace("zh/book/", "book/zh/", 1)
+    return not any(page.with_suffix(end).is_file() for end in (".ipynb", ".md"))
 
 
 @dataclass

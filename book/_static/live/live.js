@@ -64,6 +64,7 @@
         const { needs, build } = figures.get(name);
         await Promise.all(needs.map((part) => load(`${part}.weights`)));
         build(this, ...needs.map((part) => networks.get(part)));
+        window.attnbookChinese?.(this);
         this.dataset.ready = "";
       } catch (error) {
         this.append(make("p", {}, `This figure cannot run here: ${error.message}.`));

@@ -128,7 +128,7 @@
       make("div", { class: "live-sliders" }, size.label, limit.label),
       make("label", {}, gated, " gate the channels first"), ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "It is open because an edge lies in its window. The mask sees 49 places around each place and nothing beyond; with a window of 1 × 1 it sees the place alone, "
+        "It is open because an edge lies in its window. The mask reads 49 places of the gated map around each place; with a window of 1 × 1 it reads the place alone, "
         + "and it is shut wherever there is no edge. Row 56, column 84, inside the eye, is such a place.")));
     Object.assign(element, { look, gates: () => gates });
     compute();

@@ -1,0 +1,77 @@
+// What the live figures say, in Chinese: loaded on Chinese pages, before live.js. A figure writes
+// English; each text, and each name that is heard, is replaced as soon as it stands in the page. A
+// rule is the English and the Chinese; {} stands for a number or a name, in the same order in both.
+(function () {
+  "use strict";
+
+  const RULES = [
+    // Chapter 1: the translator of dates.
+    ["A date in Chinese ", "一个中文日期 "],
+    ["Another date", "换一个日期"],
+    ["The network writes: ", "网络写出："],
+    ["Right.", "对。"],
+    ["Wrong: it is {}.", "错：应为 {}。"],
+    ["That is no date, so nothing is right.", "这不是日期，所以没有正确答案。"],
+    ["The network has only ever read these characters: {}", "这个网络只读过这些字符：{}"],
+    ["“{}” looks at ", "“{}”看着 "],
+    [" (place {}): {}", "（第 {} 位）：{}"],
+    ["Weight: 0 ", "权重：0 "],
+    ["Weights: a row for each English character, a column for each Chinese one",
+      "权重：每个英文字符一行，每个中文字符一列"],
+    // Chapter 1: the temperature.
+    ["features d:", "特征数 d："],
+    ["{} features", "{} 个特征"],
+    ["temperature τ:", "温度 τ："],
+    [" divide the scores by √d", " 把得分除以 √d"],
+    ["New draw", "重新抽取"],
+    ["Largest of {} weights: {}. Size of the derivatives: {}. ", "{} 个权重中最大的：{}。导数的大小：{}。"],
+    ["Largest of {} weights: {}. Size of the derivatives: {}. Next to nothing flows back to query and keys.",
+      "{} 个权重中最大的：{}。导数的大小：{}。几乎没有梯度流回查询和键。"],
+    ["Largest of {} weights: {}. Size of the derivatives: {}. The softmax hardly prefers any key.",
+      "{} 个权重中最大的：{}。导数的大小：{}。softmax 几乎不偏向任何键。"],
+    // All.
+    ["This figure cannot run here: {}.", "这张图在这里无法运行：{}。"],
+  ].map(([english, chinese]) => {
+    const parts = english.split("{}").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    return [new RegExp(`^${parts.join("(.+?)")}$`, "s"), chinese];
+  });
+
+  function chinese(text) {
+    for (const [pattern, said] of RULES) {
+      const found = pattern.exec(text);
+      if (!found) continue;
+      let part = 0;
+      return said.replace(/\{\}/g, () => found[++part]);
+    }
+    return text;
+  }
+
+  const HEARD = ["aria-label", "aria-valuetext", "placeholder", "title"];
+
+  function name(element) {
+    for (const attribute of HEARD) {
+      const said = element.getAttribute(attribute);
+      if (said && chinese(said) !== said) element.setAttribute(attribute, chinese(said));
+    }
+  }
+
+  function write(node) {
+    if (node.nodeType === Node.TEXT_NODE) {
+      if (chinese(node.data) !== node.data) node.data = chinese(node.data);
+      return;
+    }
+    if (node.nodeType !== Node.ELEMENT_NODE) return;
+    name(node);
+    node.childNodes.forEach(write);
+  }
+
+  // The changes of an observer are heard before the next picture is drawn.
+  window.attnbookChinese = (figure) => {
+    write(figure);
+    new MutationObserver((changes) => changes.forEach(({ type, target, addedNodes }) => {
+      if (type === "attributes") name(target);
+      else if (type === "characterData") write(target);
+      else addedNodes.forEach(write);
+    })).observe(figure, { subtree: true, childList: true, characterData: true, attributeFilter: HEARD });
+  };
+})();
