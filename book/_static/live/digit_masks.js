@@ -131,7 +131,9 @@
         button("As it was", () => start(at.number, all.places[at.number])),
         button("Another picture", () => { const next = (at.number + 1) % all.labels.length; start(next, all.places[next]); })),
       ...parts,
-      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "")));
+      make("details", {}, make("summary", {}, "The answer"), make("p", {},
+        "The second one, mostly. With the digit in the corner it is larger on the digit in 51 to 97 percent of the pairs for seven of the eight pictures, and in 37 for the last; "
+        + "its average, which knows only where digits usually lie, in 5 at most. The first mask is above one half for two pictures of the eight.")));
     Object.assign(element, { look, run: (x) => run(p, shaped(Float32Array.from(x), 1, SIDE, SIDE)), at });
     start(0, all.places[0]);
   });
