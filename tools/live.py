@@ -25,16 +25,20 @@ import numpy as np
 import skimage.data
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
-from attnbook import datasets
+from attnbook import datasets, studies
+from attnbook.studies import clutter as studied_clutter
+from attnbook.studies import cue_strip as studied_strips
 from attnbook.studies import heads as studied_heads
-from attnbook.studies import influence
+from attnbook.studies import influence, neighbours
 from attnbook.training import fit
 from attnbook.transformer import SentenceEncoder
 
 FOLDER = Path(__file__).parents[1] / "book" / "_static" / "live"
 SCRIPT = re.compile(r'attnbookLive\.network\("(\w+)", (.*),\n"(.*)"\);\n', re.DOTALL)
+SHOWN = 8  # pictures of the chapter on CBAM
 State = dict[str, Tensor]
 
 
@@ -103,6 +107,85 @@ def heads() -> tuple[State, dict[str, Any]]:
     return state, {"sentences": studied_heads.EXAMPLES, "tokens": [tokens for tokens, _ in found]}
 
 
+def strips() -> tuple[State, dict[str, Any]]:
+    """Return the first test pictures of the chapters on the cue strip, in steps of 1/32."""
+    images = datasets.cue_strip(2000, training=False, seed=0)[0][:40]
+    pixels, labels = datasets.digits()
+    shown = rearrange(images[:, :2, :, :8], "n color y x -> color n (y x)")
+    nearest = torch.cdist(shown, pixels.flatten(1)).argmin(-1)
+    red, green = labels[nearest].tolist()
+    cues = images[:, 2, :, 16:].mean((1, 2)).sign().int().tolist()
+    return {"pictures": (32 * images).round() / 32}, {"red": red, "green": green, "cues": cues}
+
+
+def squeezing() -> tuple[State, dict[str, Any]]:
+    """Return the network with gates that the chapter on squeeze-and-excitation trains."""
+    rate = studies.stored("cue_strip")["chosen"]["squeeze-and-excitation"]
+    model, _ = studied_strips.train("squeeze-and-excitation", seed=0, lr=rate)
+    return model.state_dict(), {}
+
+
+def banded() -> tuple[State, dict[str, Any]]:
+    """Return the first of the ten networks with ECA that keep the colours apart."""
+    stored = studies.stored("neighbours")
+    model = neighbours.network(neighbours.ECA, "apart", seed=0)
+    fit(
+        model,
+        lambda model, x, labels: F.cross_entropy(model(x), labels),
+        neighbours.images(stored["settings"]["pairs"], 0, training=True),
+        steps=stored["settings"]["steps"],
+        batch_size=64,
+        lr=stored["chosen"][f"apart: {neighbours.ECA}"],
+    )
+    return model.state_dict(), {}
+
+
+def masks() -> tuple[State, dict[str, Any]]:
+    """Return the network of the chapter on CBAM whose masks it shows, the first of its ten."""
+    stored = studies.stored("clutter")
+    steps = stored["settings"]["steps"]
+    torch.manual_seed(0)
+    model = studied_clutter.network(studied_clutter.CHANNEL_FIRST)
+    images, labels, _ = studied_clutter.cluttered(32 * steps, part="training", seed=0)
+    fit(
+        model,
+        lambda model, x, labels: F.cross_entropy(model(x), labels),
+        (images, labels),
+        steps=steps,
+        batch_size=32,
+        lr=stored["chosen"][studied_clutter.CHANNEL_FIRST],
+    )
+    averages = stored["results"]["example"][1]
+    return model.state_dict(), {"averages": [np.ravel(one).tolist() for one in averages]}
+
+
+def pieces() -> tuple[State, dict[str, Any]]:
+    """Return what the first test pictures of the chapter on CBAM are laid of, and where it lies.
+
+    The draws are those of `cluttered`, in its order; a test lays the pictures again.
+    """
+    images, labels = studied_clutter.small_digits()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    pool = order[slice(*studied_clutter.PARTS["test"])]
+    count, generator = studies.stored("clutter")["settings"]["tested"], torch.Generator()
+    generator.manual_seed(list(studied_clutter.PARTS).index("test"))
+
+    def draw(high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, generator=generator)
+
+    picked = pool[draw(len(pool), count)]
+    laid, places = [images[picked]], [draw(15, 2, count)]
+    for _ in range(3):
+        others = images[pool[draw(len(pool), count)]]
+        starts = (2 + draw(5, 2, count)).T.tolist()
+        cut = [one[y : y + 6, x : x + 6] for one, (y, x) in zip(others, starts, strict=True)]
+        laid.append(torch.stack(cut))
+        places.append(draw(23, 2, count))
+    where = rearrange(places, "part yx n -> n part yx")[:SHOWN].tolist()
+    state = {f"part {n}": part[:SHOWN] for n, part in enumerate(laid)}
+    return state, {"places": where, "labels": labels[picked][:SHOWN].tolist()}
+
+
 NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
     "translator": translator,
     "cat": cat,
@@ -111,6 +194,11 @@ NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
     "astronaut": astronaut,
     "eyes": eyes,
     "bricks": bricks,
+    "strips": strips,
+    "squeezing": squeezing,
+    "banded": banded,
+    "masks": masks,
+    "pieces": pieces,
 }
 
 

@@ -26,9 +26,9 @@ from .test_site import AXE, mode, width
 pytestmark = pytest.mark.book
 
 FIGURES = {
-    "squeeze_excitation": ["five_gates"],
-    "eca": ["channel_band"],
-    "cbam": ["mask_window"],
+    "squeeze_excitation": ["five_gates", "cue_strip"],
+    "eca": ["channel_band", "channel_list"],
+    "cbam": ["mask_window", "digit_masks"],
     "spatial_transformer": ["warp_frame", "one_point"],
 }
 CHAPTERS = [

@@ -111,6 +111,63 @@
     });
   }
 
+  // Pictures are such vectors, too, and have a shape: channels, rows and columns.
+  const shaped = (values, ...shape) => Object.assign(values, { shape });
+
+  // f of each number and of its channel.
+  function each(x, f) {
+    const [, rows, columns] = x.shape;
+    return shaped(map(x, (value, n) => f(value, Math.floor(n / (rows * columns)))), ...x.shape);
+  }
+
+  // One number for each channel, from all of its places.
+  function pool(x, f) {
+    const size = x.shape[1] * x.shape[2];
+    return Float32Array.from({ length: x.shape[0] }, (_, c) => f(x.subarray(c * size, (c + 1) * size)));
+  }
+  const mean = (x) => x.reduce((a, b) => a + b, 0) / x.length;
+  const largest = (x) => x.reduce((a, b) => Math.max(a, b), -Infinity);
+
+  // nn.Conv2d without a bias and with zeros around, so that places keep their places. The weight is
+  // (out, in, k, k), in as many groups as its channels go into those of x.
+  function convolve(x, weight, stride = 1) {
+    const [channels, high, wide] = x.shape;
+    const [out, given, k] = weight.shape;
+    const [rows, columns] = [high, wide].map((side) => Math.ceil(side / stride));
+    const y = shaped(new Float32Array(out * rows * columns), out, rows, columns);
+    weight.forEach((w, n) => {
+      const [o, down, right] = [Math.floor(n / (given * k * k)), Math.floor(n / k) % k - (k >> 1), n % k - (k >> 1)];
+      const c = Math.floor(o * channels / given / out) * given + Math.floor(n / (k * k)) % given;
+      for (let row = 0; row < rows; row++) {
+        const from = row * stride + down;
+        if (from < 0 || from >= high) continue;
+        const [target, source] = [(o * rows + row) * columns, (c * high + from) * wide + right];
+        for (let column = 0; column < columns; column++) {
+          const at = column * stride;
+          if (at + right >= 0 && at + right < wide) y[target + column] += w * x[source + at];
+        }
+      }
+    });
+    return y;
+  }
+
+  // nn.BatchNorm2d as it is after training.
+  function normalise(p, name, x) {
+    const [weight, bias, middle, variance] = ["weight", "bias", "running_mean", "running_var"].map((part) => p[`${name}.${part}`]);
+    return each(x, (value, c) => (value - middle[c]) / Math.sqrt(variance[c] + 1e-5) * weight[c] + bias[c]);
+  }
+
+  const relu = (x) => each(x, (value) => Math.max(0, value));
+
+  // nn.MaxPool2d(2).
+  function halve(x) {
+    const [channels, rows, columns] = [x.shape[0], x.shape[1] >> 1, x.shape[2] >> 1];
+    return shaped(Float32Array.from({ length: channels * rows * columns }, (_, n) => {
+      const at = 4 * columns * Math.floor(n / columns) + 2 * (n % columns); // sides are even
+      return Math.max(x[at], x[at + 1], x[at + 2 * columns], x[at + 2 * columns + 1]);
+    }), channels, rows, columns);
+  }
+
   // --- Drawing -----------------------------------------------------------------------------------
 
   // An element with its attributes and children: make("p", {class: "note"}, "text", child).
@@ -203,6 +260,7 @@
   window.attnbookLive = {
     figure: (name, needs, build) => figures.set(name, { needs, build }),
     network, networks, map, sigmoid, argmax, join, linear, softmax, gru,
+    shaped, each, pool, mean, largest, convolve, normalise, relu, halve,
     make, slider, handle, shares, choice, teller, viridis, grey, paint,
   };
   customElements.define("attn-live", LiveFigure);
