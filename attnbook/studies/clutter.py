@@ -143,9 +143,20 @@ class Parallel(nn.Module):
         return x * self.channel.gate(x) * self.spatial.gate(x)
 
 
+SPATIAL_ALONE = "spatial gate alone"
+
+
+def spatial_alone(channels: int) -> CBAM:
+    """Return CBAM without its channel gate, so that its mask is looked at in the same way."""
+    gate = CBAM(channels, 4)
+    gate.channel = nn.Identity()
+    return gate
+
+
 GATES: dict[str, Callable[[int], nn.Module]] = {
     "no gate": lambda channels: nn.Identity(),
     "channel gate alone": lambda channels: ChannelAttention(channels, 4),
+    SPATIAL_ALONE: spatial_alone,
     "channel, then spatial": lambda channels: CBAM(channels, 4),
     "spatial, then channel": lambda channels: nn.Sequential(
         SpatialAttention(), ChannelAttention(channels, 4)
@@ -420,6 +431,7 @@ def maps_of(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[list[float]]
 ARMS: dict[str, dict[str, Any]] = {
     "no gate": {"arm": "no gate"},
     "channel gate alone": {"arm": "channel gate alone"},
+    SPATIAL_ALONE: {"arm": SPATIAL_ALONE},
     CHANNEL_FIRST: {"arm": CHANNEL_FIRST},
     "spatial, then channel": {"arm": "spatial, then channel"},
     "parallel": {"arm": "parallel"},
@@ -440,8 +452,18 @@ PAIRS = [
     ("spatial, then channel", CHANNEL_FIRST),
     ("parallel", CHANNEL_FIRST),
     ("spatial, then channel", "no gate"),
+    ("channel gate alone", "no gate"),
+    (SPATIAL_ALONE, "no gate"),
+    (SPATIAL_ALONE, "channel gate alone"),
+    (CHANNEL_FIRST, SPATIAL_ALONE),
 ]
-LOOKED_INTO = (CHANNEL_FIRST, f"{CHANNEL_FIRST}, shortcuts", "no gate", "no gate, shortcuts")
+LOOKED_INTO = (
+    SPATIAL_ALONE,
+    CHANNEL_FIRST,
+    f"{CHANNEL_FIRST}, shortcuts",
+    "no gate",
+    "no gate, shortcuts",
+)
 QUESTION = (
     "Is the mask of a trained CBAM more often larger on the ink of the whole digit than on that of "
     "a piece than its own average over other pictures is?"
