@@ -149,7 +149,7 @@ SPATIAL_ALONE = "spatial gate alone"
 def spatial_alone(channels: int) -> CBAM:
     """Return CBAM without its channel gate, so that its mask is looked at in the same way."""
     gate = CBAM(channels, 4)
-    gate.channel = nn.Identity()
+    gate.register_module("channel", nn.Identity())
     return gate
 
 
