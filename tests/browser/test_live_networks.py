@@ -163,11 +163,12 @@ def test_the_list_is_read_as_the_package_reads_it(page: Visit) -> None:
 
 @of("channel_list")
 def test_two_neighbours_carry_the_cue(page: Visit) -> None:
-    """What the answer below the figure says, in orders that no seed chose."""
+    """What the answer below the figure says of 4,000 orders, in some of them."""
     right = "(e, orders) => orders.map(e.right)"
     shuffled = [torch.randperm(12).tolist() for _ in range(40)]
     apart = [o for o in shuffled if o.index(8) - o.index(7) != 1 and o.index(7) - o.index(8) != 1]
-    assert max(figure(page, "channel_list", right, apart)) <= 27
+    assert max(counts := figure(page, "channel_list", right, apart)) <= 28
+    assert 18 <= sorted(counts)[len(counts) // 2] <= 22
     together = []
     for order in shuffled:
         rest = [c for c in order if c != 8]

@@ -79,7 +79,7 @@
       ...rows.flatMap(({ which, bars }) => [make("p", {}, `Gates behind the ${which} convolution, from 0 to 1, a bar for each channel`), bars]),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "For this picture at −0.1, and for all 40 of them but one, whose red 2 it misreads, somewhere between −0.35 and 0.2. There most gates of the first row cross over; "
-        + "those of the second hardly move. With the gates held, the strip decides nothing any more: the answer stays, whatever its colour. What the strip says goes through the gates alone.")));
+        + "those of the second hardly move. With the gates held, the strip decides nothing any more: the answer stays, whatever its colour.")));
     Object.assign(element, { look: (x, held) => run(p, shaped(Float32Array.from(x), 3, HIGH, WIDE), held), picture });
     update();
   });
