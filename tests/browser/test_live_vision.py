@@ -38,8 +38,13 @@ CHAPTERS = [
 
 @pytest.fixture(scope="module", params=CHAPTERS)
 def page(request: pytest.FixtureRequest, open_page: Callable[..., Visit]) -> Iterator[Visit]:
-    visit = open_page(f"book/{request.param}")
-    for name in FIGURES[request.param]:
+    yield from opened(open_page, request.param, FIGURES[request.param])
+
+
+def opened(open_page: Callable[..., Visit], chapter: str, names: list[str]) -> Iterator[Visit]:
+    """Open a chapter, and wait until these figures can be used."""
+    visit = open_page(f"book/{chapter}")
+    for name in names:
         visit.page.locator(f"attn-live[name={name}]").scroll_into_view_if_needed()
         visit.page.wait_for_selector(f"attn-live[name={name}][data-ready]")
     yield visit
