@@ -1,0 +1,126 @@
+// Chapter 9: what four layers cost, and what each of them waits for on a machine.
+(function () {
+  "use strict";
+  const { figure, make, slider, argmax, choice, teller } = window.attnbookLive;
+  // What a slider says, its values, and the one it starts with.
+  const LAYER = {
+    C: ["channels C:", [32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048], 256],
+    side: ["side of the map:", [1, 2, 4, 7, 14, 28, 56, 112], 28],
+    batch: ["maps in a batch:", [1, 2, 4, 8, 16, 32, 64], 1],
+    r: ["reduction r:", [1, 2, 4, 8, 16, 32], 16],
+    k: ["kernel k of ECA:", [1, 3, 5, 7, 9, 11, 13, 15], 5],
+    window: ["kernel of CBAM's mask:", [1, 3, 5, 7, 9, 11], 7],
+    heads: ["heads of attention:", [1, 2, 4, 8, 16, 32], 8],
+  };
+  const MACHINE = {
+    bandwidth: ["memory, GB/s:", [5, 13, 25, 50, 100, 250, 500, 1000, 2000, 3350, 5000], 13],
+    peak: ["G multiply-adds/s:", [10, 27, 50, 100, 250, 1000, 5000, 10000, 33500, 100000, 500000], 27],
+    launch: ["µs to start an operator:", [0, 1, 2, 5, 10, 20], 5],
+  };
+  const MACHINES = { "two cores": { bandwidth: 13, peak: 27, launch: 5 }, "an H100": { bandwidth: 3350, peak: 33500, launch: 5 } };
+  const BYTES = ["the least that can be", "by each operator", "by each, attention not fused"];
+  const LIMITS = ["memory", "arithmetic", "launches"];
+
+  // Parameters and multiply-adds are those of attnbook.costs. `passes`: how often the operators read
+  // or write the map; `elements`: how many operations they do with each of its numbers.
+  function count({ C, side, batch, heads, r, k, window, bytes, bandwidth, peak, launch }) {
+    const n = side ** 2;
+    const map = batch * n * C;
+    const squeezed = 2 * C * C / r;
+    const fused = bytes < 2; // if not, scores and weights are written and read, too
+    const layers = {
+      attention: { parameters: 4 * C * C + 4 * C, products: 4 * n * C * C + 2 * n * n * C, elements: 0, passes: 12, operators: fused ? 5 : 7 },
+      SE: { parameters: squeezed + C + C / r, products: squeezed, elements: 2, passes: 3, operators: 7 },
+      ECA: { parameters: k, products: k * C, elements: 2, passes: 3, operators: batch > 1 ? 7 : 6 },
+      CBAM: { parameters: squeezed + 2 * window ** 2 + 2, products: 2 * squeezed + 2 * window ** 2 * n, elements: 6, passes: 8, operators: 20 },
+    };
+    return Object.fromEntries(Object.entries(layers).map(([name, { parameters, products, elements, passes, operators }]) => {
+      const weights = fused || name !== "attention" ? 0 : 4 * batch * heads * n * n;
+      const moved = 4 * ((bytes ? passes : 2) * map + weights + parameters);
+      const work = batch * products + elements * map;
+      const times = [moved / bandwidth / 1e3, work / peak / 1e3, operators * launch]; // µs
+      return [name, { parameters, products: batch * products, others: elements * map, bytes: moved, intensity: work / moved, operators, times, waits: argmax(times) }];
+    }));
+  }
+
+  // Three digits, and from a million on a letter.
+  function short(number, units = ["", "", " M", " G", " T"]) {
+    const n = number < 1000 || (units[1] === "" && number < 1e6) ? 0 : Math.min(Math.floor(Math.log10(number) / 3), units.length - 1);
+    const shown = number / 1000 ** n;
+    return (shown < 1000 ? Number(shown.toPrecision(3)) : Math.round(shown)).toLocaleString("en-US") + units[n];
+  }
+  const inBytes = (number) => short(number, [" B", " kB", " MB", " GB", " TB"]);
+  const inTime = (number) => short(number, [" µs", " ms", " s"]);
+  const list = (names) => names.join(", ").replace(/, ([^,]+)$/, " and $1");
+
+  // What is drawn: its values, how they are written, and the powers of ten at both ends of the axis.
+  const MEASURES = {
+    "multiply-adds": [(layer) => [layer.products], short, 1, 14],
+    "parameters": [(layer) => [layer.parameters], short, 0, 8],
+    "bytes": [(layer) => [layer.bytes], inBytes, 2, 13],
+    "operations a byte": [(layer) => [layer.intensity], short, -1, 4],
+    "time": [(layer) => layer.times, inTime, -1, 10],
+  };
+  const ROWS = {
+    "parameters": (layer) => short(layer.parameters),
+    "multiply-adds": (layer) => short(layer.products),
+    "by element": (layer) => short(layer.others),
+    "bytes": (layer) => inBytes(layer.bytes),
+    "operations a byte": (layer) => short(layer.intensity),
+    "operators": (layer) => layer.operators,
+    ...Object.fromEntries(LIMITS.map((limit, n) => [`${limit}, time`, (layer) => inTime(layer.times[n])])),
+    "waits for": (layer) => LIMITS[layer.waits],
+  };
+
+  figure("cost_explorer", [], (element) => {
+    const settings = { ...LAYER, ...MACHINE };
+    const at = { bytes: 0, drawn: "multiply-adds" };
+    const { parts, tell, say } = teller();
+    const bars = make("div", { class: "live-levels live-costs" });
+    const body = make("tbody");
+    const sliders = Object.fromEntries(Object.entries(settings).map(([name, [text, values]]) => [name,
+      slider(text, { min: 0, max: values.length - 1, step: 1, value: 0 }, (index) => set({ [name]: values[index] }), say)]));
+    const group = (chosen) => make("div", { class: "live-sliders live-many" }, ...Object.keys(chosen).map((name) => sliders[name].label));
+
+    function set(changed) {
+      Object.assign(at, changed);
+      for (const [name, { control, shown }] of Object.entries(sliders)) {
+        control.value = settings[name][1].indexOf(at[name]);
+        shown.textContent = at[name].toLocaleString("en-US");
+        control.setAttribute("aria-valuetext", shown.textContent);
+      }
+      const layers = Object.entries(count(at));
+      draw(layers, ...MEASURES[at.drawn]);
+      body.replaceChildren(...Object.entries(ROWS).map(([name, written]) => make("tr", {}, make("th", { scope: "row" }, name),
+        ...layers.map(([, layer]) => make("td", {}, written(layer))))));
+      const [attention, se] = layers.map(([, layer]) => layer);
+      const ratio = short(Math.max(...attention.times) / Math.max(...se.times));
+      const waiting = LIMITS.map((limit, n) => [limit, layers.filter(([, layer]) => layer.waits === n).map(([name]) => name)]).filter(([, names]) => names.length);
+      tell(`Attention takes ${short(attention.products)} multiply-adds, ${short(attention.products / se.products)} times those of SE, and ${ratio} times its time. `
+        + waiting.map(([limit, names]) => `For ${limit} ${names.length > 1 ? "wait" : "waits"} ${list(names)}`).join("; ") + ".");
+    }
+    function draw(layers, values, written, low, high) {
+      const share = (number) => Math.max(0, (Math.log10(number) - low) / (high - low));
+      const ticks = [0, 3, 6, 9, 12].filter((power) => power >= low && power <= high);
+      bars.style.setProperty("--n", high - low);
+      bars.replaceChildren(...layers.map(([name, layer]) => make("div", {}, make("span", {}, name),
+        make("span", { class: "live-level" }, ...values(layer).map((value) => make("i", { style: `--g:${share(value)}` }))),
+        make("b", {}, written(Math.max(...values(layer)))))),
+      make("div", {}, "", make("span", { class: "live-ticks" }, ...ticks.map((power) => make("span", { style: `left:${100 * share(10 ** power)}%` }, written(10 ** power))))));
+    }
+
+    const measures = Object.keys(MEASURES);
+    element.append(
+      make("p", {}, "On this map attention takes 63,500 times the multiply-adds of SE. Does it take 63,500 times as long? And on the other machine?"),
+      group(LAYER), group(MACHINE),
+      make("div", { class: "live-row" }, "Machine: ", ...Object.entries(MACHINES).map(([name, machine]) =>
+        make("button", { type: "button", onclick: () => { set(machine); say(); } }, name))),
+      choice("cost-bytes", "Bytes are moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
+      choice("cost-drawn", "Draw:", measures, (n) => { set({ drawn: measures[n] }); say(); }),
+      bars, ...parts,
+      make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...["attention", "SE", "ECA", "CBAM"].map((name) => make("th", { scope: "col" }, name)))), body),
+      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "...")));
+    element.count = count;
+    set(Object.fromEntries(Object.entries(settings).map(([name, [, , start]]) => [name, start])));
+  });
+})();
