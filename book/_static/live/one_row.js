@@ -89,7 +89,7 @@
     function choose(kind) {
       const rows = matrix(kind, 0);
       Object.assign(at, { kind, rows, output: output(kind), most: Math.max(...rows.flat()) });
-      paint(small, rows.flat().map((weight) => weight / at.most), viridis);
+      paint(small, rows.flat().map((weight) => Math.sqrt(weight / at.most)), viridis); // as bright as the squares are wide
       update();
     }
     function draw(view, picture) {
@@ -130,7 +130,7 @@
       make("p", {}, "Move to the corner (0, 0) of the output. Which of the five can bring something of the cup there? "
         + "(A place is named by its row and column, from 0.)"),
       choice("one-row", "Mechanism:", kinds, (n) => { choose(kinds[n]); say(); }),
-      make("div", { class: "live-views live-three" }, titled(pointing(views[0], under), "output: choose a place", views[0], ring),
+      make("div", { class: "live-views live-three live-rows" }, titled(pointing(views[0], under), "output: choose a place", views[0], ring),
         titled({}, "input: what it is made of", views[1]), titled(pointing(sheet, rowUnder), "the matrix, and its row", sheet)),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
