@@ -6,19 +6,19 @@
   const LAYER = {
     C: ["channels C:", [32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048], 256],
     side: ["side of the map:", [1, 2, 4, 7, 14, 28, 56, 112], 28],
-    batch: ["maps in a batch:", [1, 2, 4, 8, 16, 32, 64], 1],
+    batch: ["batch:", [1, 2, 4, 8, 16, 32, 64], 1],
     r: ["reduction r:", [1, 2, 4, 8, 16, 32], 16],
-    k: ["kernel k of ECA:", [1, 3, 5, 7, 9, 11, 13, 15], 5],
-    window: ["kernel of CBAM's mask:", [1, 3, 5, 7, 9, 11], 7],
-    heads: ["heads of attention:", [1, 2, 4, 8, 16, 32], 8],
+    k: ["ECA's kernel k:", [1, 3, 5, 7, 9, 11, 13, 15], 5],
+    window: ["CBAM's kernel:", [1, 3, 5, 7, 9, 11], 7],
+    heads: ["heads:", [1, 2, 4, 8, 16, 32], 8],
   };
   const MACHINE = {
     bandwidth: ["memory, GB/s:", [5, 13, 25, 50, 100, 250, 500, 1000, 2000, 3350, 5000], 13],
-    peak: ["G multiply-adds/s:", [10, 27, 50, 100, 250, 1000, 5000, 10000, 33500, 100000, 500000], 27],
-    launch: ["µs to start an operator:", [0, 1, 2, 5, 10, 20], 5],
+    peak: ["arithmetic, G/s:", [10, 27, 50, 100, 250, 1000, 5000, 10000, 33500, 100000, 500000], 27],
+    launch: ["launch, µs:", [0, 1, 2, 5, 10, 20], 5],
   };
   const MACHINES = { "two cores": { bandwidth: 13, peak: 27, launch: 5 }, "an H100": { bandwidth: 3350, peak: 33500, launch: 5 } };
-  const BYTES = ["the least", "by each operator", "so, attention not fused"];
+  const BYTES = ["the least", "by each operator", "by each, attention unfused"];
   const LIMITS = ["memory", "arithmetic", "launches"];
 
   // Parameters and multiply-adds are those of attnbook.costs. `passes`: how often the operators read
@@ -126,12 +126,12 @@
       choice("cost-bytes", "Bytes moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
       make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...heads)), body),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "No. On two cores it takes 153 times as long, because SE waits for its map to be moved. On the H100 both wait until their operators are started; "
+        "No. On two cores it takes 153 times as long, because SE waits for its map to be moved. On the H100 both wait until their operators are launched; "
         + "attention has 5 of them and SE 7, so it takes 0.714 times as long.")),
       make("details", {}, make("summary", {}, "How it is counted"), make("p", {},
         "Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
-        + "in attention, 3 times in SE and ECA and 8 times in CBAM; attention that is not fused also writes its scores and its weights, and reads them. "
-        + "The time is at least the longest of three: bytes by the memory's speed, operations by that of arithmetic, operators by the time to start one. A map that stays in a cache is moved faster. "
+        + "in attention, 3 times in SE and ECA and 8 times in CBAM; unfused attention also writes its scores and its weights, and reads them. "
+        + "The time is at least the longest of three: bytes by the memory's speed, operations by that of arithmetic (in G multiply-adds a second), and a launch for each operator. A map that stays in a cache is moved faster. "
         + "The H100's numbers are those of NVIDIA's data sheet for SXM: 3,350 GB/s, and 67 teraflops in float32, where a multiply-add is two. "
         + "5 µs is a round number; time a layer on a map of one place to find your machine's.")));
     element.count = count;

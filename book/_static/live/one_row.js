@@ -1,15 +1,13 @@
 // Chapter 9: a place of the output, and the row of each mechanism's matrix that says what it is made of.
 (function () {
   "use strict";
-  const { figure, make, sigmoid, softmax, argmax, handle, shares, choice, teller, viridis, paint } = window.attnbookLive;
+  const { figure, make, sigmoid, softmax, argmax, handle, shares, choice, teller, viridis, paint, mean } = window.attnbookLive;
   const SIDES = [10, 15];
   const [HIGH, WIDE] = SIDES;
-  const CELL = 40; // pixels of a drawing, a place
-  const LINE = 4; // and a row of the matrix
+  const [CELL, LINE] = [40, 4]; // pixels of a drawing: a place, and a row of the matrix
   const PLACES = Array.from({ length: HIGH * WIDE }, (_, n) => [Math.floor(n / WIDE), n % WIDE]);
   const GATES = [0.95, 0.4, 0.4]; // red, green and blue
   const THETA = [[0.6, 0, 0.1], [0, 0.6, 0]];
-  const ORANGE = "#ff7f2a";
   const named = ([row, column]) => `(${row}, ${column})`;
   const within = (index, axis) => Math.min(Math.max(index, 0), SIDES[axis] - 1);
   const alone = (n, weight) => PLACES.map((_, m) => (m === n ? weight : 0));
@@ -62,7 +60,7 @@
   figure("one_row", ["coffee"], (element, { photo }) => {
     const colours = [0, 1, 2].map((c) => Array.from(photo.subarray(c * PLACES.length, (c + 1) * PLACES.length)));
     const units = PLACES.map((_, n) => { // the colours less their mean, all of length 1
-      const off = colours.map((one) => one[n] - one.reduce((a, b) => a + b) / one.length);
+      const off = colours.map((one) => one[n] - mean(one));
       return off.map((x) => x / Math.hypot(...off));
     });
     const matrix = (kind, colour) => PLACES.map((_, n) => MECHANISMS[kind].row(n, colour, units));
@@ -89,28 +87,29 @@
     function choose(kind) {
       const rows = matrix(kind, 0);
       Object.assign(at, { kind, rows, output: output(kind), most: Math.max(...rows.flat()) });
-      paint(small, rows.flat().map((weight) => Math.sqrt(weight / at.most)), viridis); // as bright as the squares are wide
+      paint(small, rows.flat().map((weight) => Math.sqrt(weight / at.most)), viridis);
       update();
     }
     function draw(view, picture) {
       const pen = view.getContext("2d");
-      PLACES.forEach(([row, column], n) => {
-        pen.fillStyle = `rgb(${picture.map((one) => Math.round(255 * one[n]))})`;
-        pen.fillRect(column * CELL, row * CELL, CELL, CELL);
-      });
+      PLACES.forEach(([row, column], n) => Object.assign(pen, { fillStyle: `rgb(${picture.map((one) => Math.round(255 * one[n]))})` })
+        .fillRect(column * CELL, row * CELL, CELL, CELL));
       return pen;
     }
     function update() {
       const place = pointed ?? at.place;
       const n = place[0] * WIDE + place[1];
-      Object.assign(draw(views[0], at.output), { strokeStyle: ORANGE, lineWidth: 5 }).strokeRect(place[1] * CELL, place[0] * CELL, CELL, CELL);
+      const edge = draw(views[0], at.output);
+      for (const look of [{ strokeStyle: "#000", lineWidth: 8 }, { strokeStyle: "#fff", lineWidth: 4 }]) {
+        Object.assign(edge, look).strokeRect(place[1] * CELL, place[0] * CELL, CELL, CELL);
+      }
       const pen = Object.assign(draw(views[1], colours), { fillStyle: "#fff", strokeStyle: "#000", lineWidth: 3 });
       at.rows[n].forEach((weight, m) => { // squares, as large as the weights
         const side = (CELL - 4) * Math.sqrt(weight / at.most);
         const [y, x] = PLACES[m].map((index) => (index + 0.5) * CELL - side / 2);
         if (side > 2) for (const drawn of ["strokeRect", "fillRect"]) pen[drawn](x, y, side, side);
       });
-      const lines = Object.assign(sheet.getContext("2d"), { imageSmoothingEnabled: false, strokeStyle: ORANGE, lineWidth: LINE });
+      const lines = Object.assign(sheet.getContext("2d"), { imageSmoothingEnabled: false, strokeStyle: "#ff7f2a", lineWidth: LINE });
       lines.drawImage(small, 0, 0, sheet.width, sheet.height);
       lines.strokeRect(-LINE, LINE * (n - 1), sheet.width + 2 * LINE, 3 * LINE);
       [ring.style.top, ring.style.left] = at.place.map((index, axis) => `${100 * (index + 0.5) / SIDES[axis]}%`);
@@ -123,7 +122,6 @@
       onpointerleave: () => { pointed = null; update(); },
       onclick: (event) => { if (event.detail) { go(found(shares(event, view))); say(); } },
     });
-    const rowUnder = ([, down]) => PLACES[Math.min(Math.floor(down * PLACES.length), PLACES.length - 1)];
     const titled = (attributes, text, ...shown) => make("div", {}, make("div", { class: "live-stage", ...attributes }, ...shown), make("span", {}, text));
     const kinds = Object.keys(MECHANISMS);
     element.append(
@@ -131,7 +129,7 @@
         + "(A place is named by its row and column, from 0.)"),
       choice("one-row", "Mechanism:", kinds, (n) => { choose(kinds[n]); say(); }),
       make("div", { class: "live-views live-three live-rows" }, titled(pointing(views[0], under), "output: choose a place", views[0], ring),
-        titled({}, "input: what it is made of", views[1]), titled(pointing(sheet, rowUnder), "the matrix, and its row", sheet)),
+        titled({}, "input: what it is made of", views[1]), titled(pointing(sheet, ([, down]) => PLACES[Math.min(Math.floor(down * PLACES.length), PLACES.length - 1)]), "the matrix, and its row", sheet)),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "Self-attention and the spatial transformer. Attention takes a little from everywhere, most from what is as dark as the corner; the transformer reads at (1.8, 3.6), "
