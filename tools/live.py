@@ -79,6 +79,11 @@ def astronaut() -> tuple[State, dict[str, Any]]:
     return {"photo": (255 * photo).round() / 255}, {}
 
 
+def coffee() -> tuple[State, dict[str, Any]]:
+    """Return the photograph of the comparison, ten rows of fifteen places: no network."""
+    return {"photo": F.avg_pool2d(datasets.photograph("coffee"), 40)}, {}
+
+
 def eyes() -> tuple[State, dict[str, Any]]:
     """Return the photograph of the chapter on CBAM as its filters see it: grey."""
     return {"grey": F.avg_pool2d(datasets.photograph("chelsea")[:, :, :450], 2).mean(0)}, {}
@@ -192,6 +197,7 @@ NETWORKS: dict[str, Callable[[], tuple[State, dict[str, Any]]]] = {
     "heads": heads,
     "seven": seven,
     "astronaut": astronaut,
+    "coffee": coffee,
     "eyes": eyes,
     "bricks": bricks,
     "strips": strips,

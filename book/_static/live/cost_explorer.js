@@ -1,0 +1,140 @@
+// Chapter 9: what four layers cost, and what each of them waits for on a machine.
+(function () {
+  "use strict";
+  const { figure, make, slider, argmax, choice, teller } = window.attnbookLive;
+  // What a slider says, its values, and the one it starts with.
+  const LAYER = {
+    C: ["channels C:", [32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048], 256],
+    side: ["side of the map:", [1, 2, 4, 7, 14, 28, 56, 112], 28],
+    batch: ["batch:", [1, 2, 4, 8, 16, 32, 64], 1],
+    r: ["reduction r:", [1, 2, 4, 8, 16, 32], 16],
+    k: ["ECA's kernel k:", [3, 5, 7, 9, 11, 13, 15], 5],
+    window: ["CBAM's kernel:", [1, 3, 5, 7, 9, 11], 7],
+    heads: ["heads:", [1, 2, 4, 8, 16, 32], 8],
+  };
+  const MACHINE = {
+    bandwidth: ["memory, GB/s:", [5, 13, 25, 50, 100, 250, 500, 1000, 2000, 3350, 5000], 13],
+    peak: ["arithmetic, G/s:", [10, 27, 50, 100, 250, 1000, 5000, 10000, 33500, 100000, 500000], 27],
+    launch: ["launch, µs:", [0, 1, 2, 5, 10, 20], 5],
+  };
+  const MACHINES = { "two cores": { bandwidth: 13, peak: 27, launch: 5 }, "an H100": { bandwidth: 3350, peak: 33500, launch: 5 } };
+  const BYTES = ["the least", "by each operator", "by each, attention unfused"];
+  const LIMITS = ["memory", "arithmetic", "launches"];
+
+  // Parameters and multiply-adds are those of attnbook.costs. `passes`: how often the operators read
+  // or write the map; `elements`: how many operations they do with each of its numbers.
+  function count({ C, side, batch, heads, r, k, window, bytes, bandwidth, peak, launch }) {
+    const n = side ** 2;
+    const map = batch * n * C;
+    const squeezed = 2 * C * C / r;
+    const fused = bytes < 2; // if not, scores and weights are written and read, too
+    const layers = {
+      attention: { parameters: 4 * C * C + 4 * C, products: 4 * n * C * C + 2 * n * n * C, elements: 0, passes: 12, operators: fused ? 5 : 7 },
+      SE: { parameters: squeezed + C + C / r, products: squeezed, elements: 2, passes: 3, operators: 7 },
+      ECA: { parameters: k, products: k * C, elements: 2, passes: 3, operators: batch > 1 ? 7 : 6 },
+      CBAM: { parameters: squeezed + 2 * window ** 2 + 2, products: 2 * squeezed + 2 * window ** 2 * n, elements: 6, passes: 8, operators: 20 },
+    };
+    return Object.fromEntries(Object.entries(layers).map(([name, { parameters, products, elements, passes, operators }]) => {
+      const weights = fused || name !== "attention" ? 0 : 4 * batch * heads * n * n;
+      const moved = 4 * ((bytes ? passes : 2) * map + weights + parameters);
+      const work = batch * products + elements * map;
+      const times = [moved / bandwidth / 1e3, work / peak / 1e3, operators * launch]; // µs
+      return [name, { parameters, products: batch * products, others: elements * map, bytes: moved, intensity: work / moved, operators, times, waits: argmax(times) }];
+    }));
+  }
+
+  // Whole numbers below a million, else three digits and a letter.
+  function short(number, units = ["", "", " M", " G", " T"]) {
+    const power = number < (units[1] ? 1e3 : 1e6) ? 0 : Math.min(Math.floor(Math.log10(number) / 3), units.length - 1);
+    const shown = number / 1000 ** power;
+    return (shown < 1000 ? rounded(shown) : Math.round(shown)).toLocaleString("en-US") + units[power];
+  }
+  const inBytes = (number) => short(number, [" B", " kB", " MB", " GB", " TB"]);
+  const inTime = (number) => short(number, [" µs", " ms", " s"]);
+  const rounded = (number) => Number(number.toPrecision(3));
+  const list = (names) => names.join(", ").replace(/, ([^,]+)$/, " and $1");
+
+  // What is drawn: its values, how they are written, and the powers of ten at both ends of the axis.
+  const MEASURES = {
+    "multiply-adds": [(layer) => [layer.products], short, 1, 14],
+    "parameters": [(layer) => [layer.parameters], short, 0, 8],
+    "bytes": [(layer) => [layer.bytes], inBytes, 2, 13],
+    "operations a byte": [(layer) => [layer.intensity], short, -1, 4],
+    "time: memory, arithmetic, launches": [(layer) => layer.times, inTime, -1, 10],
+  };
+  const ROWS = {
+    "parameters": (layer) => short(layer.parameters),
+    "multiply-adds": (layer) => short(layer.products),
+    "by element": (layer) => short(layer.others),
+    "bytes": (layer) => inBytes(layer.bytes),
+    "operations a byte": (layer) => short(layer.intensity),
+    "operators": (layer) => layer.operators,
+    ...Object.fromEntries(LIMITS.map((limit, n) => [`time for ${limit}`, (layer) => inTime(layer.times[n])])),
+    "waits for": (layer) => LIMITS[layer.waits],
+  };
+
+  figure("cost_explorer", [], (element) => {
+    const settings = { ...LAYER, ...MACHINE };
+    const at = { bytes: 0, drawn: "multiply-adds" };
+    const { parts, tell, say } = teller();
+    const bars = make("div", { class: "live-levels live-costs" });
+    const body = make("tbody");
+    const sliders = Object.fromEntries(Object.entries(settings).map(([name, [text, values]]) => [name,
+      slider(text, { min: 0, max: values.length - 1, step: 1, value: 0 }, (index) => set({ [name]: values[index] }), say)]));
+    const group = (chosen) => make("div", { class: "live-sliders live-many" }, ...Object.keys(chosen).map((name) => sliders[name].label));
+
+    function set(changed) {
+      Object.assign(at, changed);
+      for (const [name, { control, shown }] of Object.entries(sliders)) {
+        control.value = settings[name][1].indexOf(at[name]);
+        shown.textContent = at[name].toLocaleString("en-US");
+        control.setAttribute("aria-valuetext", shown.textContent);
+      }
+      const layers = Object.entries(count(at));
+      draw(layers, ...MEASURES[at.drawn]);
+      body.replaceChildren(...Object.entries(ROWS).map(([name, written]) => make("tr", {}, make("th", { scope: "row" }, name),
+        ...layers.map(([, layer]) => make("td", {}, written(layer))))));
+      const [attention, se] = layers.map(([, layer]) => layer);
+      const [products, times] = [attention.products / se.products, Math.max(...attention.times) / Math.max(...se.times)]
+        .map((ratio) => rounded(ratio).toLocaleString("en-US"));
+      const limits = [...new Set(layers.map(([, layer]) => layer.waits))];
+      const waiting = limits.map((limit) => {
+        const names = layers.filter(([, layer]) => layer.waits === limit).map(([name]) => name);
+        return `${limits.length === 1 ? "all four" : list(names)} ${names.length > 1 ? "wait" : "waits"} for ${LIMITS[limit]}`;
+      }).join("; ");
+      tell(`Attention takes ${short(attention.products)} multiply-adds, ${products} times those of SE, and ${times} times its time. ${waiting[0].toUpperCase()}${waiting.slice(1)}.`);
+    }
+    function draw(layers, values, written, low, high) {
+      const share = (number) => Math.max(0, (Math.log10(number) - low) / (high - low));
+      const ticks = [0, 3, 6, 9, 12].filter((power) => power >= low && power <= high);
+      bars.style.setProperty("--n", high - low);
+      bars.replaceChildren(...layers.map(([name, layer]) => make("div", {}, make("span", {}, name),
+        make("span", { class: "live-level" }, ...values(layer).map((value) => make("i", { style: `--g:${share(value)}` }))),
+        make("b", {}, written(Math.max(...values(layer)))))),
+      make("div", { "aria-hidden": "true" }, make("span"), make("span", { class: "live-ticks" }, ...ticks.map((power) => make("span", { style: `left:${100 * share(10 ** power)}%` }, written(10 ** power))))));
+    }
+
+    const measures = Object.keys(MEASURES);
+    const heads = ["attention", "SE", "ECA", "CBAM"].map((name) => make("th", { scope: "col" }, name));
+    element.append(
+      make("p", {}, "For a map of 256 channels and 28 × 28 places attention takes 63,500 times the multiply-adds of SE. Does it take 63,500 times as long? And on an H100?"),
+      choice("cost-drawn", "Draw:", measures, (n) => { set({ drawn: measures[n] }); say(); }),
+      bars, ...parts, group(LAYER),
+      make("div", { class: "live-row" }, "Machine:", ...Object.entries(MACHINES).map(([name, machine]) =>
+        make("button", { type: "button", onclick: () => { set(machine); say(); } }, name))),
+      group(MACHINE),
+      choice("cost-bytes", "Bytes moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
+      make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...heads)), body),
+      make("details", {}, make("summary", {}, "The answer"), make("p", {},
+        "No. On two cores it takes 153 times as long, because SE waits for its map to be moved. On the H100 both wait until their operators are launched; "
+        + "attention has 5 of them and SE 7, so it takes 0.714 times as long.")),
+      make("details", {}, make("summary", {}, "How it is counted"), make("p", {},
+        "Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
+        + "in attention, 3 times in SE and ECA and 8 times in CBAM; unfused attention also writes its scores and its weights, and reads them. "
+        + "The time is at least the longest of three: bytes by the memory's speed, operations by that of arithmetic (in G multiply-adds a second), and a launch for each operator. A map that stays in a cache is moved faster. "
+        + "The H100's numbers are those of NVIDIA's data sheet for SXM: 3,350 GB/s, and 67 teraflops in float32, where a multiply-add is two. "
+        + "5 µs is a round number; time a layer on a map of one place to find your machine's.")));
+    element.count = count;
+    set(Object.fromEntries(Object.entries(settings).map(([name, [, , start]]) => [name, start])));
+  });
+})();
