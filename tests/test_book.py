@@ -28,7 +28,7 @@ from attnbook.exercises import Case, checker
 pytestmark = pytest.mark.book
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
-SECOND = {path.stem for path in CHAPTERS} - {"comparison"}
+SECOND = {path.stem for path in CHAPTERS} - {"comparison"} - notebooks.appendices()
 ADDRESS = Address("https://github.com/someone/attnbook", "main")
 
 
@@ -191,12 +191,13 @@ def second() -> NotebookNode:
     return notebook
 
 
-def chapter(notebook: NotebookNode) -> Chapter:
+def chapter(notebook: NotebookNode, *, appendix: bool = False) -> Chapter:
     return Chapter(
         "halves",
         notebook,
         address=ADDRESS,
         exercises=SimpleNamespace(check_halve=check_halve),
+        appendix=appendix,
     )
 
 
@@ -541,6 +542,22 @@ def test_folded_code_takes_no_minutes_and_a_link_may_lead_to_a_section():
     assert list(RULES["minutes_are_measured"](chapter(notebook))) == []
     say("See [how](#what-to-remember).")(notebook)
     assert list(RULES["links_are_absolute"](chapter(notebook))) == []
+
+
+def test_an_appendix_has_no_exercises_and_no_first_path():
+    notebook = good()
+    swap("You will be able to say it in numbers.\nReading takes 20 minutes, running 10 seconds.", "")(
+        notebook
+    )
+    notebook.cells = notebook.cells[:6] + notebook.cells[-1:]
+    kept = chapter(notebook, appendix=True)
+    assert [said for rule in RULES for said in RULES[rule](kept)] == []
+    swap("## Sources", "## Literature")(notebook)
+    say("It is a thousand million. " + FILLER * 20)(notebook)
+    said = [said for rule in RULES for said in RULES[rule](chapter(notebook, appendix=True))]
+    assert any("say billion" in complaint for complaint in said)
+    assert any("last sections" in complaint for complaint in said)
+    assert any("words without" in complaint for complaint in said)
 
 
 def test_common_markdown_may_use_what_looks_like_myst():
