@@ -113,28 +113,34 @@ def elements(depth: int, stride_in_1x1: bool = False) -> Counter[str]:
     return mode.count
 
 
-def eca_flops(depth: int, gate: str) -> int:
-    """Return the operations by the rules of the counter that ECA-Net's authors used.
+def eca_operations(depth: int, gate: str) -> dict[str, int]:
+    """Return the operations by kind, as the counter that ECA-Net's authors used counts them.
 
-    It is thop between 25 June and 17 July 2019. Beside multiply-adds it counts 4 operations for
-    each number in a batch normalisation; 1 for each in a ReLU, where of a module that a block uses
-    several times the last use counts; 3 for each maximum of 3 x 3 numbers; in an average each
-    number and the division; and in a linear layer the additions, too. The stride is in the 3x3
-    convolution.
+    It is thop from 25 June to 6 August 2019: 4 operations for each number in a batch normalisation;
+    1 for each in a ReLU, where of a module that a block uses several times the last use counts; 3
+    for each maximum of 3 x 3 numbers, and none from 17 July on; in an average each number and the
+    division; and in linear layers the additions, too. The stride is in the 3x3 convolution.
+
+    >>> eca_operations(50, "none")["max pooling"]
+    602112
     """
     ends = blocks(depth)
-    c, n = ends[-1]
-    count = bare(depth)[1] + 4 * elements(depth)["native_batch_norm"]
-    count += 64 * 112**2 + sum(c * n for c, n in ends)  # ReLU of the first layer, and of each block
-    count += 3 * 64 * 56**2 + c * (n + 1) + 1000 * (c - 1)  # both poolings, and the classifier
+    channels, places = ends[-1]
+    relus = 64 * 112**2 + sum(c * n for c, n in ends)
+    averages, additions = channels * (places + 1), 1000 * (channels - 1)
     if gate != "none":
-        count += sum(c * (n + 1) for c, n in ends)
-    if gate == "ECA":
-        count += sum(gate_costs(gate, c, n)[1] for c, n in ends)
-    elif gate == "SE, no biases":
-        hidden = [(c, c // 16) for c, _ in ends]
-        count += sum((2 * c - 1) * h + h + (2 * h - 1) * c for c, h in hidden)
-    return count
+        averages += sum(c * (n + 1) for c, n in ends)
+    if gate == "SE, no biases":
+        relus += sum(c // 16 for c, _ in ends)
+        additions += sum((c - 1) * (c // 16) + (c // 16 - 1) * c for c, _ in ends)
+    return {
+        "multiply-adds": resnet_costs(depth, gate)[1],
+        "batch norms": 4 * elements(depth)["native_batch_norm"],
+        "ReLUs": relus,
+        "max pooling": 3 * 64 * 56**2,
+        "averages": averages,
+        "additions in linear layers": additions,
+    }
 
 
 class _Elements(TorchDispatchMode):

@@ -546,9 +546,9 @@ def test_folded_code_takes_no_minutes_and_a_link_may_lead_to_a_section():
 
 def test_an_appendix_has_no_exercises_and_no_first_path():
     notebook = good()
-    swap("You will be able to say it in numbers.\nReading takes 20 minutes, running 10 seconds.", "")(
-        notebook
-    )
+    swap(
+        "You will be able to say it in numbers.\nReading takes 20 minutes, running 10 seconds.", ""
+    )(notebook)
     notebook.cells = notebook.cells[:6] + notebook.cells[-1:]
     kept = chapter(notebook, appendix=True)
     assert [said for rule in RULES for said in RULES[rule](kept)] == []

@@ -14,7 +14,7 @@ from attnbook.published import (
     TRANSFORMER_TABLE_3,
     bare,
     blocks,
-    eca_flops,
+    eca_operations,
     elements,
     image,
     resnet_costs,
@@ -80,7 +80,7 @@ THOP = {
 @pytest.mark.parametrize("depth", THOP)
 def test_ecas_counter_and_table(depth):
     gates = ("none", "SE, no biases", "ECA")
-    flops = [eca_flops(depth, gate) for gate in gates]
+    flops = [sum(eca_operations(depth, gate).values()) for gate in gates]
     assert flops == pytest.approx(THOP[depth], rel=1e-7)
     sizes = [resnet_costs(depth, gate)[0] / 2**20 for gate in gates]
     ours = [f"{size:.2f} {count / 2**30:.2f}" for size, count in zip(sizes, flops, strict=True)]
