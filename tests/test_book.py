@@ -28,7 +28,7 @@ from attnbook.exercises import Case, checker
 pytestmark = pytest.mark.book
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
-SECOND = {path.stem for path in CHAPTERS} - {"comparison"}
+SECOND = {path.stem for path in CHAPTERS} - {"comparison"} - notebooks.appendices()
 ADDRESS = Address("https://github.com/someone/attnbook", "main")
 
 
@@ -191,12 +191,13 @@ def second() -> NotebookNode:
     return notebook
 
 
-def chapter(notebook: NotebookNode) -> Chapter:
+def chapter(notebook: NotebookNode, *, appendix: bool = False) -> Chapter:
     return Chapter(
         "halves",
         notebook,
         address=ADDRESS,
         exercises=SimpleNamespace(check_halve=check_halve),
+        appendix=appendix,
     )
 
 
@@ -541,6 +542,22 @@ def test_folded_code_takes_no_minutes_and_a_link_may_lead_to_a_section():
     assert list(RULES["minutes_are_measured"](chapter(notebook))) == []
     say("See [how](#what-to-remember).")(notebook)
     assert list(RULES["links_are_absolute"](chapter(notebook))) == []
+
+
+def test_an_appendix_has_no_exercises_and_no_first_path():
+    notebook = good()
+    swap("You will be able to say it in numbers.\nReading takes 20 minutes", "It is read")(notebook)
+    notebook.cells = [*notebook.cells[:5], notebook.cells[-1]]
+
+    def said() -> str:
+        kept = chapter(notebook, appendix=True)
+        return "\n".join(complaint for rule in RULES.values() for complaint in rule(kept))
+
+    assert said() == ""
+    say("It is a thousand million. " + FILLER * 40)(notebook)
+    swap("## Sources", "## Literature")(notebook)
+    for complaint in ("say billion", "words without", "last sections", "Sources has no link"):
+        assert complaint in said()
 
 
 def test_common_markdown_may_use_what_looks_like_myst():

@@ -21,7 +21,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from notebooks import ROOT
+from notebooks import ROOT, appendices
 
 import attnbook
 from attnbook import exercises
@@ -43,8 +43,10 @@ every_checker = pytest.mark.parametrize("check", RIGHT, ids=lambda check: check.
 def printed_solutions() -> dict[Checker, Answer]:
     """The solutions that the chapters print, by checker."""
     solutions = {}
-    for path in sorted((ROOT / "book").glob("*.ipynb")):
-        module = importlib.import_module(f"attnbook.exercises.{path.stem}")
+    chapters = {path.stem for path in (ROOT / "book").glob("*.ipynb")} - appendices()
+    for name in sorted(chapters):
+        module = importlib.import_module(f"attnbook.exercises.{name}")
+        path = ROOT / "book" / f"{name}.ipynb"
         cells = [cell.source for cell in nbformat.read(path, as_version=4).cells]
         for cell, below in itertools.pairwise(cells):
             if call := re.search(r"^exercises\.(check_\w+)\((\w+)\)$", cell, re.MULTILINE):

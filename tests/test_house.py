@@ -6,7 +6,7 @@ import re
 import tomllib
 
 import pytest
-from notebooks import ROOT
+from notebooks import ROOT, appendices
 
 import attnbook
 
@@ -17,7 +17,7 @@ MECHANISMS = sorted(
     {getattr(attnbook, name).__module__.partition(".")[2] for name in attnbook.__all__}
     - {"convert"}
 )
-CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
+CHAPTERS = sorted({path.stem for path in (ROOT / "book").glob("*.ipynb")} - appendices())
 CONTRACT = re.compile(r"class \w+\(.*\b\w+Contract\b")
 
 

@@ -24,6 +24,7 @@ CAPTIONS = {
     "V. Spatial attention": "五、空间注意力",
     "Summary": "总结",
     "Results": "结果",
+    "Appendix": "附录",
     "Reference": "参考",
 }
 STUB = """\

@@ -1,8 +1,8 @@
 """The form of the second edition: two layers, minutes that are measured, and the field's words.
 
 A chapter belongs to the second edition when it has the box "In short" at its top, and these rules
-then apply to it beside those of rules.py. Its first path goes from the top to the heading "Going
-further"; the rest is read in any order.
+then apply to it beside those of rules.py; those on cells and words apply to an appendix, too. Its
+first path goes from the top to the heading "Going further"; the rest is read in any order.
 
 Words are counted in headings, paragraphs and lists, the box's among them; those in tables, code and
 folded solutions are not. A formula in a sentence is a word. Minutes are words / 200 and lines of
@@ -57,6 +57,17 @@ def form(function: Rule) -> Rule:
     @functools.wraps(function)
     def keeps(chapter: Chapter) -> Iterator[str]:
         if chapter.box:
+            yield from function(chapter)
+
+    return rule(keeps)
+
+
+def style(function: Rule) -> Rule:
+    """Make a rule of a function that is for chapters and appendices of the second edition."""
+
+    @functools.wraps(function)
+    def keeps(chapter: Chapter) -> Iterator[str]:
+        if chapter.second:
             yield from function(chapter)
 
     return rule(keeps)
@@ -219,7 +230,7 @@ def box_is_short(chapter: Chapter) -> Iterator[str]:
 # --- Cells ----------------------------------------------------------------------------------------
 
 
-@form
+@style
 def cells_are_formatted(chapter: Chapter) -> Iterator[str]:
     """Code is as `ruff format` leaves it."""
     own = [nbformat.v4.new_code_cell(cell.source) for _, cell in chapter.own_code]
@@ -244,7 +255,7 @@ def cells_are_formatted(chapter: Chapter) -> Iterator[str]:
             )
 
 
-@form
+@style
 def plumbing_is_folded(chapter: Chapter) -> Iterator[str]:
     """Drawing is folded and ideas are not: what a reader is to call is seen."""
     seen = {
@@ -296,7 +307,7 @@ DEVIATION = (
 )
 
 
-@form
+@style
 def words_are_the_fields(chapter: Chapter) -> Iterator[str]:
     """A thing that has a public name is called by it, so that it can be looked up."""
     for block in prose(chapter.blocks):
@@ -306,7 +317,7 @@ def words_are_the_fields(chapter: Chapter) -> Iterator[str]:
                 yield f"cell {block.cell} says {found[0]!r}; say {public}: {where}"
 
 
-@form
+@style
 def plus_minus_has_one_meaning(chapter: Chapter) -> Iterator[str]:
     """Half of a 95 % confidence interval, which its section or the opening says."""
     said_for_all = re.search(INTERVAL, " ".join(block.text for block in _opening(chapter)))

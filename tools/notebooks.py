@@ -26,6 +26,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -90,6 +91,13 @@ def chapters(names: Iterable[str] = (), book: Path = BOOK) -> list[Path]:
     for path in paths:
         read(path)
     return paths
+
+
+def appendices() -> set[str]:
+    """Return the names of the notebooks that are no chapters: no first path, no exercises."""
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    (part,) = [part for part in contents["parts"] if part["caption"] == "Appendix"]
+    return {Path(page["file"]).name for page in part["chapters"]}
 
 
 def read(path: Path) -> NotebookNode:

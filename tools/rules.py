@@ -28,6 +28,7 @@ is as wide as its smallest lettering needs to be readable, and scrolls where the
 
 Editions. A chapter with the box "In short" is of the second edition: tools/form.py has more rules
 for it. Its box links to sections of the chapter, which is the only link that is no whole address.
+An appendix is of the second edition too, and has neither box nor first path nor exercises.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
-from notebooks import FOLD, GPU, HIDE, METADATA, ROOT, SET_UP_CELL, folding
+from notebooks import FOLD, GPU, HIDE, METADATA, ROOT, SET_UP_CELL, appendices, folding
 
 sys.path.append(str(ROOT / "book" / "_ext"))
 from figures import narrowest
@@ -60,6 +61,7 @@ IGNORED = "nbval-ignore-output"
 TAGS = {IGNORED, FOLD, HIDE}
 SET_UP_TAGS = [IGNORED, FOLD]
 WORDS = range(1_800, 4_001)
+WORDS_OF_APPENDIX = range(1_000, 1_801)
 FIGURES = range(5, 13)
 EXERCISES = range(3, 6)
 MOST_CODE_LINES = 300
@@ -101,11 +103,13 @@ class Chapter:
         *,
         address: Address,
         exercises: object,
+        appendix: bool = False,
     ) -> None:
         self.name = name
         self.cells = notebook.cells
         self.notebook = notebook
         self.address = address
+        self.appendix = appendix
         self._exercises = exercises
 
     @classmethod
@@ -115,6 +119,7 @@ class Chapter:
             nbformat.read(path, as_version=4),
             address=book_address(),
             exercises=None,
+            appendix=path.stem in appendices(),
         )
 
     @property
@@ -166,6 +171,11 @@ class Chapter:
                         return i, quote
                     quote = []
         return None
+
+    @property
+    def second(self) -> bool:
+        """Whether the rules of the second edition on cells, words and numbers are its rules."""
+        return bool(self.box) or self.appendix
 
     @cached_property
     def section_of(self) -> list[str]:
@@ -505,7 +515,18 @@ def headings_are_in_order(chapter: Chapter) -> Iterator[str]:
 
 @rule
 def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
-    """It opens with a question, an aim and the time it takes; it ends in exercises and sources."""
+    """It opens with a question, an aim and the time it takes; it ends in exercises and sources.
+
+    An appendix ends in sources.
+    """
+    if not any(block.section == "Sources" and block.linked for block in chapter.blocks):
+        yield "the section Sources has no link"
+    sections = [block.text.strip() for block in chapter.headings if block.kind == "h2"]
+    last = LAST_SECTIONS[1:] if chapter.appendix else LAST_SECTIONS
+    if sections[-len(last) :] != last:
+        yield f"the last sections are {sections[-len(last) :]}, not {last}"
+    if chapter.appendix:
+        return
     first_code = chapter.code[0][0] if chapter.code else len(chapter.cells)
     opening = " ".join(block.text for block in chapter.blocks if block.cell < first_code)
     wanted = {
@@ -517,13 +538,8 @@ def anatomy_is_kept(chapter: Chapter) -> Iterator[str]:
     for what, pattern in wanted.items():
         if not re.search(pattern, opening):
             yield f"the opening, above the set-up cell, does not say {what}"
-    sections = [block.text.strip() for block in chapter.headings if block.kind == "h2"]
-    if sections[-2:] != LAST_SECTIONS:
-        yield f"the last sections are {sections[-2:]}, not {LAST_SECTIONS}"
     if not any(block.kind == "math" for block in chapter.blocks):
         yield "there is no displayed formula"
-    if not any(block.section == "Sources" and block.linked for block in chapter.blocks):
-        yield "the section Sources has no link"
 
 
 @rule
@@ -532,13 +548,14 @@ def length_is_moderate(chapter: Chapter) -> Iterator[str]:
     if chapter.box:
         return
     words = sum(block.words for block in chapter.blocks if not block.folded)
-    if words not in WORDS:
-        yield f"{words} words without solutions, not {WORDS[0]} to {WORDS[-1]}"
+    bounds = WORDS_OF_APPENDIX if chapter.appendix else WORDS
+    if words not in bounds:
+        yield f"{words} words without solutions, not {bounds[0]} to {bounds[-1]}"
     lines = sum(code_lines(cell) for _, cell in chapter.own_code)
     if lines > MOST_CODE_LINES:
         yield f"{lines} lines of code, more than {MOST_CODE_LINES}"
     drawn = sum(figures(cell) for _, cell in chapter.code)
-    if drawn not in FIGURES:
+    if drawn not in FIGURES and not chapter.appendix:
         yield f"{drawn} figures, not {FIGURES[0]} to {FIGURES[-1]}"
 
 
@@ -546,7 +563,7 @@ def length_is_moderate(chapter: Chapter) -> Iterator[str]:
 def cells_are_short(chapter: Chapter) -> Iterator[str]:
     """One idea a cell; in the second edition twelve lines, or twenty that are folded."""
     for i, cell in chapter.own_code:
-        shown = chapter.box and FOLD not in cell.metadata.get("tags", [])
+        shown = chapter.second and FOLD not in cell.metadata.get("tags", [])
         most = LONGEST_SHOWN_CELL if shown else LONGEST_CODE_CELL
         if code_lines(cell) > most:
             yield f"cell {i} has {code_lines(cell)} lines of code, more than {most}"
@@ -601,9 +618,12 @@ class Exercise:
 
 @rule
 def exercises_have_solutions(chapter: Chapter) -> Iterator[str]:
-    """Three to five skeletons, each ending in its checker, each with one folded solution."""
+    """Three to five skeletons, each ending in its checker, each with one folded solution.
+
+    An appendix has none.
+    """
     exercises = list(_exercises(chapter))
-    if len(exercises) not in EXERCISES:
+    if len(exercises) not in EXERCISES and not chapter.appendix:
         yield f"{len(exercises)} exercises, not {EXERCISES[0]} to {EXERCISES[-1]}"
     for exercise in exercises:
         counts = [len(blocks) for blocks in exercise.solutions]
