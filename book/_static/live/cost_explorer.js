@@ -21,20 +21,20 @@
   const BYTES = ["the least", "by each operator", "by each, attention unfused"];
   const LIMITS = ["memory", "arithmetic", "launches"];
 
-  // Parameters and multiply-adds are those of attnbook.costs. `passes`: how often the operators read
-  // or write the map; `elements`: how many operations they do with each of its numbers.
+  // Of each layer: parameters and multiply-adds, as attnbook.costs counts them; how many operations
+  // are done with each number of the map; how often its operators read or write the map; operators.
   function count({ C, side, batch, heads, r, k, window, bytes, bandwidth, peak, launch }) {
     const n = side ** 2;
     const map = batch * n * C;
     const squeezed = 2 * C * C / r;
     const fused = bytes < 2; // if not, scores and weights are written and read, too
     const layers = {
-      attention: { parameters: 4 * C * C + 4 * C, products: 4 * n * C * C + 2 * n * n * C, elements: 0, passes: 12, operators: fused ? 5 : 7 },
-      SE: { parameters: squeezed + C + C / r, products: squeezed, elements: 2, passes: 3, operators: 7 },
-      ECA: { parameters: k, products: k * C, elements: 2, passes: 3, operators: batch > 1 ? 7 : 6 },
-      CBAM: { parameters: squeezed + 2 * window ** 2 + 2, products: 2 * squeezed + 2 * window ** 2 * n, elements: 6, passes: 8, operators: 20 },
+      attention: [4 * C * C + 4 * C, 4 * n * C * C + 2 * n * n * C, 0, 12, fused ? 5 : 7],
+      SE: [squeezed + C + C / r, squeezed, 2, 3, 7],
+      ECA: [k, k * C, 2, 3, batch > 1 ? 7 : 6],
+      CBAM: [squeezed + 2 * window ** 2 + 2, 2 * squeezed + 2 * window ** 2 * n, 6, 8, 20],
     };
-    return Object.fromEntries(Object.entries(layers).map(([name, { parameters, products, elements, passes, operators }]) => {
+    return Object.fromEntries(Object.entries(layers).map(([name, [parameters, products, elements, passes, operators]]) => {
       const weights = fused || name !== "attention" ? 0 : 4 * batch * heads * n * n;
       const moved = 4 * ((bytes ? passes : 2) * map + weights + parameters);
       const work = batch * products + elements * map;
@@ -94,15 +94,15 @@
       draw(layers, ...MEASURES[at.drawn]);
       body.replaceChildren(...Object.entries(ROWS).map(([name, written]) => make("tr", {}, make("th", { scope: "row" }, name),
         ...layers.map(([, layer]) => make("td", {}, written(layer))))));
-      const [attention, se] = layers.map(([, layer]) => layer);
-      const [products, times] = [attention.products / se.products, Math.max(...attention.times) / Math.max(...se.times)]
-        .map((ratio) => rounded(ratio).toLocaleString("en-US"));
+      const [[, attention], [, se]] = layers;
+      const ratio = (ours, theirs) => rounded(ours / theirs).toLocaleString("en-US");
       const limits = [...new Set(layers.map(([, layer]) => layer.waits))];
       const waiting = limits.map((limit) => {
-        const names = layers.filter(([, layer]) => layer.waits === limit).map(([name]) => name);
+        const names = layers.flatMap(([name, layer]) => (layer.waits === limit ? [name] : []));
         return `${limits.length === 1 ? "all four" : list(names)} ${names.length > 1 ? "wait" : "waits"} for ${LIMITS[limit]}`;
       }).join("; ");
-      tell(`Attention takes ${short(attention.products)} multiply-adds, ${products} times those of SE, and ${times} times its time. ${waiting[0].toUpperCase()}${waiting.slice(1)}.`);
+      tell(`Attention takes ${short(attention.products)} multiply-adds, ${ratio(attention.products, se.products)} times those of SE, `
+        + `and ${ratio(Math.max(...attention.times), Math.max(...se.times))} times its time. ${waiting[0].toUpperCase()}${waiting.slice(1)}.`);
     }
     function draw(layers, values, written, low, high) {
       const share = (number) => Math.max(0, (Math.log10(number) - low) / (high - low));
@@ -111,25 +111,25 @@
       bars.replaceChildren(...layers.map(([name, layer]) => make("div", {}, make("span", {}, name),
         make("span", { class: "live-level" }, ...values(layer).map((value) => make("i", { style: `--g:${share(value)}` }))),
         make("b", {}, written(Math.max(...values(layer)))))),
-      make("div", { "aria-hidden": "true" }, make("span"), make("span", { class: "live-ticks" }, ...ticks.map((power) => make("span", { style: `left:${100 * share(10 ** power)}%` }, written(10 ** power))))));
+      make("div", { "aria-hidden": "true" }, make("span"), make("span", { class: "live-ticks" }, ...ticks.map((power) =>
+        make("span", { style: `left:${100 * share(10 ** power)}%` }, written(10 ** power))))));
     }
 
-    const measures = Object.keys(MEASURES);
-    const heads = ["attention", "SE", "ECA", "CBAM"].map((name) => make("th", { scope: "col" }, name));
+    const [measures, names] = [Object.keys(MEASURES), ["attention", "SE", "ECA", "CBAM"]];
     element.append(
-      make("p", {}, "For a map of 256 channels and 28 × 28 places attention takes 63,500 times the multiply-adds of SE. Does it take 63,500 times as long? And on an H100?"),
+      make("p", {}, "For 256 channels and 28 × 28 places attention takes 63,500 times the multiply-adds of SE. Does it take 63,500 times as long? And on an H100?"),
       choice("cost-drawn", "Draw:", measures, (n) => { set({ drawn: measures[n] }); say(); }),
       bars, ...parts, group(LAYER),
       make("div", { class: "live-row" }, "Machine:", ...Object.entries(MACHINES).map(([name, machine]) =>
         make("button", { type: "button", onclick: () => { set(machine); say(); } }, name))),
       group(MACHINE),
       choice("cost-bytes", "Bytes moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
-      make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...heads)), body),
+      make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, name)))), body),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "No. On two cores it takes 153 times as long, because SE waits for its map to be moved. On the H100 both wait until their operators are launched; "
         + "attention has 5 of them and SE 7, so it takes 0.714 times as long.")),
       make("details", {}, make("summary", {}, "How it is counted"), make("p", {},
-        "Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
+        "“By element” are poolings and products with gates. Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
         + "in attention, 3 times in SE and ECA and 8 times in CBAM; unfused attention also writes its scores and its weights, and reads them. "
         + "The time is at least the longest of three: bytes by the memory's speed, operations by that of arithmetic (in G multiply-adds a second), and a launch for each operator. A map that stays in a cache is moved faster. "
         + "The H100's numbers are those of NVIDIA's data sheet for SXM: 3,350 GB/s, and 67 teraflops in float32, where a multiply-add is two. "

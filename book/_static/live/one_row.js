@@ -8,6 +8,7 @@
   const PLACES = Array.from({ length: HIGH * WIDE }, (_, n) => [Math.floor(n / WIDE), n % WIDE]);
   const GATES = [0.95, 0.4, 0.4]; // red, green and blue
   const THETA = [[0.6, 0, 0.1], [0, 0.6, 0]];
+  const EDGE = [{ strokeStyle: "#000", lineWidth: 8 }, { strokeStyle: "#fff", lineWidth: 4 }];
   const named = ([row, column]) => `(${row}, ${column})`;
   const within = (index, axis) => Math.min(Math.max(index, 0), SIDES[axis] - 1);
   const alone = (n, weight) => PLACES.map((_, m) => (m === n ? weight : 0));
@@ -100,9 +101,7 @@
       const place = pointed ?? at.place;
       const n = place[0] * WIDE + place[1];
       const edge = draw(views[0], at.output);
-      for (const look of [{ strokeStyle: "#000", lineWidth: 8 }, { strokeStyle: "#fff", lineWidth: 4 }]) {
-        Object.assign(edge, look).strokeRect(place[1] * CELL, place[0] * CELL, CELL, CELL);
-      }
+      for (const look of EDGE) Object.assign(edge, look).strokeRect(place[1] * CELL, place[0] * CELL, CELL, CELL);
       const pen = Object.assign(draw(views[1], colours), { fillStyle: "#fff", strokeStyle: "#000", lineWidth: 3 });
       at.rows[n].forEach((weight, m) => { // squares, as large as the weights
         const side = (CELL - 4) * Math.sqrt(weight / at.most);
@@ -122,6 +121,7 @@
       onpointerleave: () => { pointed = null; update(); },
       onclick: (event) => { if (event.detail) { go(found(shares(event, view))); say(); } },
     });
+    const rowUnder = ([, down]) => PLACES[Math.min(Math.floor(down * PLACES.length), PLACES.length - 1)];
     const titled = (attributes, text, ...shown) => make("div", {}, make("div", { class: "live-stage", ...attributes }, ...shown), make("span", {}, text));
     const kinds = Object.keys(MECHANISMS);
     element.append(
@@ -129,7 +129,7 @@
         + "(A place is named by its row and column, from 0.)"),
       choice("one-row", "Mechanism:", kinds, (n) => { choose(kinds[n]); say(); }),
       make("div", { class: "live-views live-three live-rows" }, titled(pointing(views[0], under), "output: choose a place", views[0], ring),
-        titled({}, "input: what it is made of", views[1]), titled(pointing(sheet, ([, down]) => PLACES[Math.min(Math.floor(down * PLACES.length), PLACES.length - 1)]), "the matrix, and its row", sheet)),
+        titled({}, "input: what it is made of", views[1]), titled(pointing(sheet, rowUnder), "the matrix, and its row", sheet)),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "Self-attention and the spatial transformer. Attention takes a little from everywhere, most from what is as dark as the corner; the transformer reads at (1.8, 3.6), "
