@@ -60,8 +60,14 @@ def settings() -> dict[str, Any]:
     own |= {
         "nb_code_prompt_show": "显示代码",
         "nb_code_prompt_hide": "隐藏代码",
+        "attnbook_anchors": {f"book/{page}": english_anchors(page) for page in translation.pages()},
     }
     return config
+
+
+def english_anchors(page: str) -> dict[str, str]:
+    """Return the English name of each Chinese heading of a page."""
+    return {chinese: english for english, chinese in translation.anchors(page).items()}
 
 
 def title(page: str) -> str:
