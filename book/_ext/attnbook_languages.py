@@ -37,6 +37,8 @@ THEME = {
     "Toggle hidden content": "展开或收起",
     "Link to this heading": "本节链接",
 }
+# What is folded under a cell, by the name that MyST-NB puts after 显示 and 隐藏.
+FOLDED = {"source": "代码", "outputs": "输出", "content": "代码和输出"}
 # Of the menus in a page's header, by the name that the theme gives them.
 BUTTONS = {
     "launch-buttons": "运行本章",
@@ -133,13 +135,18 @@ class NameHeadings(Transform):
 
 
 def translate_theme(app: Sphinx, exception: Exception | None) -> None:
-    """Let the theme's own names be Chinese, which stand in attributes alone."""
+    """Let names be Chinese that nothing can set: the theme's, in attributes, and of what is folded."""
     if exception is not None or not chinese(app):
         return
     pattern = rf'((?:aria-label|title)=")({"|".join(THEME)})"'
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         said = re.sub(pattern, lambda match: f'{match[1]}{THEME[match[2]]}"', text)
+        said = re.sub(
+            rf">(显示|隐藏)({'|'.join(FOLDED)})<",
+            lambda match: f">{match[1]}{FOLDED[match[2]]}<",
+            said,
+        )
         path.write_text(said, encoding="utf-8")
 
 

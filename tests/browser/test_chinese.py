@@ -106,6 +106,13 @@ def test_two_characters_are_found(open_page: Callable[..., Visit], words: str) -
         visit.page.close()
 
 
+def test_a_fold_says_what_is_in_it(visit: Visit) -> None:
+    if visit.name.startswith("zh/"):
+        for fold, what in (("above-input", "代码"), ("below-input", "输出")):
+            said = visit.page.locator(f"details.{fold} > summary p").all_text_contents()
+            assert set(said) <= {f"显示{what}", f"隐藏{what}"}
+
+
 def test_live_figures_speak_chinese(visit: Visit) -> None:
     figures = visit.page.locator("attn-live") if visit.name.startswith("zh/") else None
     for figure in figures.all() if figures else ():
