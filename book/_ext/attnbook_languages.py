@@ -38,7 +38,7 @@ THEME = {
     "Link to this heading": "本节链接",
 }
 # What is folded under a cell, by the name that MyST-NB puts after 显示 and 隐藏.
-FOLDED = {"source": "代码", "outputs": "输出", "content": "代码和输出"}
+FOLDED = {"source": "代码", "output": "输出"}
 # Of the menus in a page's header, by the name that the theme gives them.
 BUTTONS = {
     "launch-buttons": "运行本章",
