@@ -7,6 +7,7 @@ The solutions that the chapters print count among the right ones.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fractions
 import functools
@@ -26,7 +27,9 @@ from notebooks import ROOT, appendices
 import attnbook
 from attnbook import exercises
 from attnbook.exercises import Answer, Case, Checker, cbam, checker, comparison, same, wrong_shape
+from attnbook.exercises import attention as lookup
 from attnbook.exercises import spatial_transformer as warps
+from attnbook.exercises.chinese import CHAPTERS, in_chinese
 
 FOLDER = Path(__file__).parent / "exercise_answers"
 ANSWERS = [
@@ -35,6 +38,7 @@ ANSWERS = [
 RIGHT = {check: answers for module in ANSWERS for check, answers in module.RIGHT.items()}
 WRONG = {check: answers for module in ANSWERS for check, answers in module.WRONG.items()}
 SEEDS = 1000
+CHINESE = sorted(path.stem for path in (ROOT / "book" / "zh").glob("*.ipynb"))
 
 every_checker = pytest.mark.parametrize("check", RIGHT, ids=lambda check: check.__name__)
 
@@ -58,6 +62,13 @@ def printed_solutions() -> dict[Checker, Answer]:
     return solutions
 
 
+def printed(check: Checker, said: str) -> str:
+    """What a checker prints to say this: its Chinese too, if its chapter has a Chinese edition."""
+    module = next(module for module in ANSWERS if check in module.RIGHT)
+    chinese = in_chinese(said, module.__name__.rpartition(".")[2])
+    return f"{said}\n{chinese}\n" if chinese else f"{said}\n"
+
+
 def test_every_checker_has_answers():
     checkers = set()
     for path in Path(exercises.__file__).parent.glob("[a-z]*.py"):
@@ -71,7 +82,7 @@ def test_right_answers_are_accepted(check, capsys):
     assert len(RIGHT[check]) >= 3
     for answer in [printed_solutions()[check], *RIGHT[check]]:
         assert check(answer) is None  # or a notebook would echo it
-        assert capsys.readouterr().out == "Correct.\n"
+        assert capsys.readouterr().out == printed(check, "Correct.")
 
 
 @every_checker
@@ -292,6 +303,70 @@ def test_a_result_on_another_device_is_named(check):
     assert verdict.text == "Not yet. The result lies on meta, the inputs on cpu."
 
 
+# --- What is said in Chinese ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chapter", CHINESE)
+def test_the_messages_of_a_translated_chapter_have_chinese(chapter):
+    """Where one has none, its checker speaks English alone, and nothing else shows it."""
+    module = importlib.import_module(f"exercise_answers.{chapter}")
+    said = {
+        words
+        for check in module.RIGHT
+        for case in check.cases()
+        for words in (case.otherwise, *(words for _, words in (*case.mistakes, *case.signs)))
+        if words
+    }
+    assert {words for words in said if not in_chinese(words, chapter)} == set()
+    for english in CHAPTERS[chapter]:
+        start, end = english.partition("{")[0], english.rpartition("}")[2]
+        assert any(words.startswith(start) and words.endswith(end) for words in said), english
+
+
+def test_a_chapter_in_english_alone_has_messages_in_english_alone():
+    assert sorted(CHAPTERS) == CHINESE
+    assert in_chinese("Correct.", "no chapter") is None
+
+
+def test_the_messages_of_all_checkers_have_chinese():
+    tree = ast.parse(Path(exercises.__file__).read_text(encoding="utf-8"))
+    docstrings = {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+    }
+    parts = {p for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for p in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            said = "".join(p.value if isinstance(p, ast.Constant) else "a b" for p in node.values)
+        elif isinstance(node, ast.Constant) and node not in docstrings | parts:
+            said = str(node.value)
+        else:
+            continue
+        if re.fullmatch(r"[A-Z{].* .*[.?]", said):
+            assert in_chinese(said, "attention"), said
+
+
+@pytest.mark.parametrize("chapter", CHINESE)
+def test_a_fault_is_told_in_both_languages(chapter, capsys):
+    module = importlib.import_module(f"exercise_answers.{chapter}")
+    extreme = [lambda *x: None, lambda *x: 1 / 0, lambda *x: "text", lambda *x: torch.ones(99)]
+    for check, wrong in module.WRONG.items():
+        for answer in [*extreme, 3, *(answer for answer, _ in wrong)]:
+            check(answer)
+            *english, chinese = capsys.readouterr().out.splitlines()
+            assert english[0].startswith("Not yet. ")
+            assert chinese.startswith("还不对。"), english
+            assert not re.search("[{}]", chinese)
+            assert not re.search(r"[a-z]{3,} [a-z]{3,} [a-z]{3,}", chinese)
+
+
+def test_chinese_says_the_shapes_and_the_numbers(capsys):
+    check = lookup.check_masked_weights
+    check(lambda scores, mask: scores.sum(-1))
+    assert capsys.readouterr().out.splitlines()[1] == "还不对。形状是 (4,)，应为 (4, 5)。"
+
+
 # --- What is said of answers that raise -----------------------------------------------------------
 
 
@@ -326,8 +401,8 @@ def of_integers(*inputs):
 )
 def test_an_unattempted_exercise_is_no_error(check, skeleton, capsys):
     assert check(skeleton) is None
-    assert capsys.readouterr().out == (
-        "Not attempted yet: put your code in place of `raise NotImplementedError`.\n"
+    assert capsys.readouterr().out == printed(
+        check, "Not attempted yet: put your code in place of `raise NotImplementedError`."
     )
     assert check.verdict(skeleton).accepted is None
 

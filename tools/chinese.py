@@ -59,10 +59,16 @@ def settings() -> dict[str, Any]:
     own["language"] = "zh_CN"
     own["html_theme_options"] |= {"toc_title": "本页内容", "search_bar_text": "搜索本书"}
     own |= {
-        "nb_code_prompt_show": "显示代码",
-        "nb_code_prompt_hide": "隐藏代码",
+        "nb_code_prompt_show": "显示{type}",
+        "nb_code_prompt_hide": "隐藏{type}",
+        "attnbook_anchors": {f"book/{page}": english_anchors(page) for page in translation.pages()},
     }
     return config
+
+
+def english_anchors(page: str) -> dict[str, str]:
+    """Return the English name of each Chinese heading of a page."""
+    return {chinese: english for english, chinese in translation.anchors(page).items()}
 
 
 def title(page: str) -> str:

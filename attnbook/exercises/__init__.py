@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnbook.exercises.chinese import in_chinese
 from attnbook.precision import no_autocast
 
 Answer = Callable[..., Any]
@@ -71,11 +72,15 @@ class Checker:
                 name and its docstring.
         """
         self.__name__, self.__doc__ = cases.__name__, cases.__doc__
+        self._chapter = cases.__module__.rpartition(".")[2]
         self._cases = cases
 
     def __call__(self, answer: Answer) -> None:
         """Print whether the answer is right, and if it is not, which idea is missing."""
-        print(self.verdict(answer).text)
+        said = self.verdict(answer).text
+        print(said)
+        if chinese := in_chinese(said, self._chapter):
+            print(chinese)
 
     def verdict(self, answer: Answer) -> Verdict:
         """Return what is to be said of the answer, and whether it is right."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.transforms import Transform
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,8 @@ THEME = {
     "Toggle hidden content": "展开或收起",
     "Link to this heading": "本节链接",
 }
+# What is folded under a cell, by the name that MyST-NB puts after 显示 and 隐藏.
+FOLDED = {"source": "代码", "output": "输出"}
 # Of the menus in a page's header, by the name that the theme gives them.
 BUTTONS = {
     "launch-buttons": "运行本章",
@@ -108,27 +111,49 @@ def name_buttons(
                 button["url"] = re.sub(r"(/blob/.+/book/)", r"\1zh/", url)
 
 
-def name_headings(app: Sphinx, doctree: nodes.document) -> None:
-    """Let a heading be found by the name that GitHub gives it: docutils knows ASCII and no "_"."""
-    for section in doctree.findall(nodes.section):
-        if "slug" in section and section["slug"] not in section["ids"]:
-            section["ids"].append(section["slug"])
+class NameHeadings(Transform):
+    """Let a heading be found by the names that others have for it.
+
+    That is the one that GitHub gives it, since docutils knows ASCII and no "_". A Chinese heading
+    has first of all the name of its English counterpart, so that an address holds in both.
+    """
+
+    default_priority = 870  # before links to headings are resolved
+
+    def apply(self, **kwargs: object) -> None:
+        """Give the names to the sections, and to what resolves links."""
+        env = self.document.settings.env
+        english = env.config.attnbook_anchors.get(env.docname, {})
+        for section in self.document.findall(nodes.section):
+            slug, ids = section.get("slug"), section["ids"]
+            if slug in english and english[slug] not in ids:
+                ids.insert(0, english[slug])
+                line, _, text = self.document.myst_slugs[slug]
+                self.document.myst_slugs[slug] = line, english[slug], text
+            if slug and slug not in ids:
+                ids.append(slug)
 
 
 def translate_theme(app: Sphinx, exception: Exception | None) -> None:
-    """Let the theme's own names be Chinese, which stand in attributes alone."""
+    """Let names be Chinese that nothing can set: the theme's, in attributes, and of what is folded."""
     if exception is not None or not chinese(app):
         return
     pattern = rf'((?:aria-label|title)=")({"|".join(THEME)})"'
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         said = re.sub(pattern, lambda match: f'{match[1]}{THEME[match[2]]}"', text)
+        said = re.sub(
+            rf">(显示|隐藏)({'|'.join(FOLDED)})<",
+            lambda match: f">{match[1]}{FOLDED[match[2]]}<",
+            said,
+        )
         path.write_text(said, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect these steps to Sphinx."""
-    app.connect("doctree-read", name_headings)
+    app.add_config_value("attnbook_anchors", {}, "env")
+    app.add_transform(NameHeadings)
     app.connect("html-page-context", link_both)
     app.connect("html-page-context", name_buttons, priority=960)
     app.connect("build-finished", translate_theme)

@@ -54,6 +54,13 @@
     });
   }
 
+  // Headings have the same names in both languages, so the other page opens at the same place.
+  function keepThePlace() {
+    document.querySelectorAll("a.language").forEach((link) => {
+      link.addEventListener("click", () => { link.hash = window.location.hash; });
+    });
+  }
+
   // A long name breaks behind a dot, an underscore and the like.
   function breakNames() {
     const names = "nav.bd-links a, .prev-next-title, .bd-article h1, .bd-article code.literal .pre";
@@ -169,6 +176,7 @@
   document.addEventListener("DOMContentLoaded", () => {
     nameTheArrows();
     breakNames();
+    keepThePlace();
     mendMenus();
     printLight();
     markSearched();

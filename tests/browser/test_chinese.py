@@ -68,8 +68,32 @@ def test_a_page_that_is_not_translated_says_so_and_leads_to_the_english_one():
             assert "还没有翻译成中文" not in text
 
 
+@pytest.mark.parametrize("name", [name for name in PAIRS if not is_stub(f"zh/{name[:-5]}")])
+def test_headings_have_the_anchors_of_their_english_counterparts(name: str) -> None:
+    english = (SITE / name).read_text(encoding="utf-8")
+    chinese = (SITE / "zh" / name).read_text(encoding="utf-8")
+    anchors = re.findall(r'class="headerlink" href="#([^"]+)"', chinese)
+    assert len(anchors) == english.count('class="headerlink"')
+    assert [anchor for anchor in anchors if f'id="{anchor}"' not in english] == []
+    # No link of the page, its contents included, leads by a number.
+    assert re.findall(r'href="[^"]*#id\d+"', chinese) == []
+
+
+@pytest.mark.xdist_group("zh/book/attention")
+def test_the_link_to_the_other_language_keeps_the_place(
+    open_page: Callable[..., Visit], address: str
+) -> None:
+    visit = open_page("zh/book/attention", "#what-it-costs")
+    try:
+        visit.page.locator("a.language:visible").first.click()
+        visit.page.wait_for_url(f"{address}book/attention.html#what-it-costs")
+        assert "What it costs" in visit.page.locator("#what-it-costs h2").inner_text()
+    finally:
+        visit.page.close()
+
+
 @pytest.mark.xdist_group("search")
-@pytest.mark.parametrize("words", ["注意", "权重"])
+@pytest.mark.parametrize("words", ["注意", "权重", "注意力", "掩码"])
 def test_two_characters_are_found(open_page: Callable[..., Visit], words: str) -> None:
     visit = open_page("zh/search", f"?q={words}")
     try:
@@ -80,6 +104,13 @@ def test_two_characters_are_found(open_page: Callable[..., Visit], words: str) -
         assert visit.complaints == []
     finally:
         visit.page.close()
+
+
+def test_a_fold_says_what_is_in_it(visit: Visit) -> None:
+    if visit.name.startswith("zh/"):
+        for fold, what in (("above-input", "代码"), ("below-input", "输出")):
+            said = visit.page.locator(f"details.{fold} > summary p").all_text_contents()
+            assert set(said) <= {f"显示{what}", f"隐藏{what}"}
 
 
 def test_live_figures_speak_chinese(visit: Visit) -> None:
@@ -106,3 +137,9 @@ def test_alt_texts_stand_under_the_figures(visit: Visit) -> None:
     for figure in visit.page.locator(".book-figure").all():
         said = figure.locator("xpath=following-sibling::*[1]").inner_text()
         assert said == figure.locator("img").first.get_attribute("alt")
+
+
+def test_a_short_verdict_stands_in_one_line(visit: Visit) -> None:
+    for verdict in visit.page.locator("table.verdicts td:nth-last-child(2) p").all():
+        if verdict.inner_text() != "holds with a correction":
+            assert verdict.evaluate("p => p.offsetHeight") < 30
