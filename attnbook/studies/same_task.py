@@ -438,13 +438,13 @@ FULL: dict[str, Any] = {
     "seeds": 10,
     "steps": 800,
     "shorter": 600,
-    "longer": 2400,
+    "longer": 1600,
     "tested": 1000,
     "rates": [0.001, 0.0032, 0.01, 0.032, 0.1],
     "tuning_seeds": 3,
     "attack_seeds": 2,
     "other_seeds": 5,
-    "attack_rates": [0.01, 0.032, 0.1, 0.32, 1.0],
+    "attack_rates": [0.032, 0.1, 0.32],
 }
 QUICK: dict[str, Any] = {
     "seeds": 2,
