@@ -67,9 +67,7 @@ TRAINED = {
     "warps": lambda **to: warps.train(
         warps.NETWORKS["RTS"]["ST-CNN"], warps.TASKS["RTS"], seed=0, steps=6, lr=5e-3, **to
     )[0],
-    "same_task": lambda **to: same_task.train(
-        same_task.NETWORKS["spatial transformer"], warps.split()[0], seed=0, steps=6, **to
-    ),
+    "same_task": lambda **to: same_task.train(same_task.WARP, seed=0, steps=6, lr=0.01, **to)[0],
 }
 
 
