@@ -28,7 +28,7 @@ from attnbook.exercises import Case, checker
 pytestmark = pytest.mark.book
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
-SECOND = {path.stem for path in CHAPTERS} - {"comparison"} - notebooks.appendices()
+SECOND = {path.stem for path in CHAPTERS} - notebooks.appendices()
 ADDRESS = Address("https://github.com/someone/attnbook", "main")
 
 
