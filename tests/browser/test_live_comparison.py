@@ -59,6 +59,7 @@ def treatments(photo: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     squeeze = ab.SqueezeExcitation(3, hidden_channels=1).double().requires_grad_(False)
     for parameter in squeeze.parameters():
         parameter.zero_()
+    assert squeeze.fc2.bias is not None
     squeeze.fc2.bias.copy_(torch.tensor([0.95, 0.4, 0.4]).double().logit())
     y, x = torch.meshgrid(
         torch.linspace(-1, 1, HIGH).double(), torch.linspace(-1, 1, WIDE).double(), indexing="ij"
@@ -586,7 +587,6 @@ def test_a_finger_taps_and_drags(context: BrowserContext, address: str) -> None:
     screen = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True)
     try:
         touched = screen.new_page()
-        touched.set_default_timeout(10_000)
         touched.goto(f"{address}{CHAPTER}.html")
         for name in ("one_row", "cost_explorer"):
             touched.locator(f"attn-live[name={name}]").scroll_into_view_if_needed()
