@@ -436,6 +436,18 @@ TICKS = {"": 1, "M": 1e6, "G": 1e9, "T": 1e12, "B": 1, "kB": 1e3, "MB": 1e6, "GB
 TICKS |= {"µs": 1, "ms": 1e3, "s": 1e6}
 
 
+def test_what_stands_beside_a_bar_has_room(page) -> None:
+    here, _, _ = parts(page, "cost_explorer")
+    here.get_by_role("radio", name="bytes").check()
+    for pixels in (360, 1440):
+        with width(page, pixels):
+            wide = here.locator(".live-costs > div > :is(:first-child, b)").evaluate_all(
+                "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+            )
+            assert wide == []
+    here.get_by_role("radio", name="multiply-adds").check()
+
+
 @pytest.mark.parametrize("drawn", AXES)
 def test_the_bars_lie_on_a_logarithmic_axis(page, drawn) -> None:
     here, _, _ = parts(page, "cost_explorer")
