@@ -59,6 +59,7 @@ def treatments(photo: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     squeeze = ab.SqueezeExcitation(3, hidden_channels=1).double().requires_grad_(False)
     for parameter in squeeze.parameters():
         parameter.zero_()
+    assert squeeze.fc2.bias is not None
     squeeze.fc2.bias.copy_(torch.tensor([0.95, 0.4, 0.4]).double().logit())
     y, x = torch.meshgrid(
         torch.linspace(-1, 1, HIGH).double(), torch.linspace(-1, 1, WIDE).double(), indexing="ij"
@@ -435,6 +436,18 @@ TICKS = {"": 1, "M": 1e6, "G": 1e9, "T": 1e12, "B": 1, "kB": 1e3, "MB": 1e6, "GB
 TICKS |= {"µs": 1, "ms": 1e3, "s": 1e6}
 
 
+def test_what_stands_beside_a_bar_has_room(page) -> None:
+    here, _, _ = parts(page, "cost_explorer")
+    here.get_by_role("radio", name="bytes").check()
+    for pixels in (360, 1440):
+        with width(page, pixels):
+            wide = here.locator(".live-costs > div > :is(:first-child, b)").evaluate_all(
+                "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+            )
+            assert wide == []
+    here.get_by_role("radio", name="multiply-adds").check()
+
+
 @pytest.mark.parametrize("drawn", AXES)
 def test_the_bars_lie_on_a_logarithmic_axis(page, drawn) -> None:
     here, _, _ = parts(page, "cost_explorer")
@@ -586,7 +599,6 @@ def test_a_finger_taps_and_drags(context: BrowserContext, address: str) -> None:
     screen = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True)
     try:
         touched = screen.new_page()
-        touched.set_default_timeout(10_000)
         touched.goto(f"{address}{CHAPTER}.html")
         for name in ("one_row", "cost_explorer"):
             touched.locator(f"attn-live[name={name}]").scroll_into_view_if_needed()
