@@ -100,10 +100,11 @@ def matrices(treatment: Callable[[Tensor], Tensor]) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_matrices_are_those_of_the_package(page, treatments, photo, kind) -> None:
     expected = matrices(treatments[kind])
-    look = "(e, kind) => [0, 1, 2].map(colour => e.matrix(kind, colour))"
-    found = torch.tensor(figure(page, "one_row", look, kind)).double()
+    found = torch.tensor(figure(page, "one_row", "(e, kind) => e.matrices(kind)", kind)).double()
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-    shown = torch.tensor(figure(page, "one_row", "(e, kind) => e.output(kind)", kind)).double()
+    shown = torch.tensor(
+        figure(page, "one_row", "(e, kind) => e.output(e.matrices(kind))", kind)
+    ).double()
     output = rearrange(treatments[kind](photo[None]), "1 color h w -> color (h w)")
     torch.testing.assert_close(shown, output, atol=1e-6, rtol=0)
 

@@ -39,8 +39,8 @@
     "self-attention": {
       row: (n, colour, units) => [...softmax(units.map((key) => 4 * dot(units[n], key)))],
       said(row, n) {
-        const [order, most] = [[...row].sort((a, b) => b - a), argmax(row)];
-        const half = order.findIndex((_, count) => order.slice(0, count + 1).reduce((a, b) => a + b) >= 0.5) + 1;
+        let sum = 0;
+        const [most, half] = [argmax(row), [...row].sort((a, b) => b - a).findIndex((weight) => { sum += weight; return sum >= 0.5; }) + 1];
         return `all ${row.length} places. The largest weight, ${row[most].toFixed(3)}, lies on ${most === n ? "itself" : named(PLACES[most])}; `
           + `half of all weight lies on the ${half} places that are most like it in colour.`;
       },
@@ -64,8 +64,8 @@
       const off = colours.map((one) => one[n] - mean(one));
       return off.map((x) => x / Math.hypot(...off));
     });
-    const matrix = (kind, colour) => PLACES.map((_, n) => MECHANISMS[kind].row(n, colour, units));
-    const output = (kind) => colours.map((one, colour) => matrix(kind, colour).map((row) => dot(row, one)));
+    const matrices = (kind) => colours.map((_, colour) => PLACES.map((_, n) => MECHANISMS[kind].row(n, colour, units)));
+    const output = (made) => colours.map((one, colour) => made[colour].map((row) => dot(row, one)));
 
     const at = { place: [3, 7] };
     let pointed = null; // the place under the mouse, until it leaves
@@ -86,9 +86,9 @@
       update();
     }
     function choose(kind) {
-      const rows = matrix(kind, 0);
-      Object.assign(at, { kind, rows, output: output(kind), most: Math.max(...rows.flat()) });
-      paint(small, rows.flat().map((weight) => Math.sqrt(weight / at.most)), viridis);
+      const made = matrices(kind);
+      Object.assign(at, { kind, rows: made[0], output: output(made), most: Math.max(...made[0].flat()) });
+      paint(small, made[0].flat().map((weight) => Math.sqrt(weight / at.most)), viridis);
       update();
     }
     function draw(view, picture) {
@@ -134,7 +134,7 @@
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "Self-attention and the spatial transformer. Attention takes a little from everywhere, most from what is as dark as the corner; the transformer reads at (1.8, 3.6), "
         + "on the edge of the cup. A gate has nothing but the place itself, and this convolution nothing but its neighbours.")));
-    Object.assign(element, { matrix, output });
+    Object.assign(element, { matrices, output });
     choose(kinds[0]);
   });
 })();
