@@ -444,7 +444,7 @@ FULL: dict[str, Any] = {
     "tuning_seeds": 3,
     "attack_seeds": 2,
     "other_seeds": 5,
-    "attack_rates": [0.032, 0.1, 0.32],
+    "attack_rates": [0.01, 0.032, 0.1, 0.32, 1.0],
 }
 QUICK: dict[str, Any] = {
     "seeds": 2,
