@@ -97,6 +97,8 @@ class SpatialAttention(Module):
     nn.init.zeros_(layer.conv.bn.weight)). While training, `gate` updates its running statistics as
     `forward` does, and the statistics are those of all images and places together: there, and only
     there, one image is seen by another.
+    Freeze the batch normalisation of a trained gate alone: in a new one its statistics are 0 and 1,
+    so that it normalises nothing, and with weight 0 the convolution gets no gradient.
 
     >>> layer = SpatialAttention(kernel_size=7)
     >>> layer.gate(torch.randn(2, 64, 8, 8)).shape
@@ -155,6 +157,9 @@ class CBAM(Module):
 
     Eqs. 1 to 3 of the paper. `reduction`, `hidden_channels` and `bias` belong to the channel gate,
     `kernel_size` to the spatial gate; initial values are theirs.
+
+    Each gate starts near 0.5, so that a new CBAM multiplies its input by about 0.25. In a network
+    that is trained already, multiply the layer before by 4, or open both gates by their biases.
 
     >>> layer = CBAM(channels=64)
     >>> x = torch.randn(2, 64, 8, 8)
