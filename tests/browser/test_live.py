@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import live
@@ -17,7 +16,6 @@ from attnbook import datasets
 from attnbook.studies import influence
 
 from .conftest import ROOT, Visit
-from .test_site import AXE, mode, width
 
 pytestmark = [pytest.mark.book, pytest.mark.xdist_group("book/attention")]
 
@@ -169,19 +167,6 @@ def test_the_sliders_are_moved_by_keys(page):
     assert here.locator("p[aria-live]").text_content() == soft
     here.get_by_role("button", name="New draw").click()
     assert here.locator(".live-told").text_content() != soft
-
-
-@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
-def test_no_fault_of_access(page, scheme, pixels):
-    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
-    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
-    with width(page, pixels), mode(page, scheme):
-        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
-        small = page.page.eval_on_selector_all(
-            "attn-live :is(button, input)",
-            "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
-        )
-        assert small == []
 
 
 def test_on_paper_the_stored_figure_stands_alone(page):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import live
 import pytest
@@ -15,7 +14,6 @@ from attnbook.studies import heads as studied
 
 from .conftest import Visit
 from .test_live import figure
-from .test_site import AXE, mode, width
 
 CHAPTER = "book/multi_head_attention"
 pytestmark = [pytest.mark.book, pytest.mark.xdist_group(CHAPTER)]
@@ -148,25 +146,6 @@ def test_the_answer_below_the_heads_holds(page):
             after = among[:-1].argmax(-1) == torch.arange(1, len(among))
             assert before.float().mean() >= 0.8 and after.float().mean() >= 0.7
     assert [int(n) for n in re.findall(r"\b\d\d\b", said)] == [12, 10, 56, 72]
-
-
-@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
-def test_no_fault_of_access(page, scheme, pixels):
-    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
-    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
-    page.page.get_by_label(studied.EXAMPLES[2]).check()  # the widest
-    with width(page, pixels), mode(page, scheme):
-        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
-        small = page.page.eval_on_selector_all(
-            "attn-live :is(button, input)",
-            "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect())"
-            ".filter(e => e.height < 24 || e.width < 23.5).map(e => [e.width, e.height])",
-        )
-        assert small == []
-        wide = page.page.eval_on_selector_all(
-            "attn-live", "all => all.map(e => e.scrollWidth - e.clientWidth)"
-        )
-        assert max(wide) <= 0
 
 
 def test_what_the_page_weighs():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ import attnbook as ab
 
 from .conftest import Visit
 from .test_live import figure
-from .test_site import AXE, mode, width
 
 CHAPTER = "book/positional_encoding"
 pytestmark = [pytest.mark.book, pytest.mark.xdist_group(CHAPTER)]
@@ -97,20 +95,3 @@ def test_alibi_starts_where_the_chapter_stands(page):
     here.get_by_label("slope").press("End")
     assert "1/256" in here.locator("label").first.text_content()
     assert "0.03 of its weight" in here.locator("p[aria-live]").text_content()
-
-
-@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
-def test_no_fault_of_access(page, scheme, pixels):
-    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
-    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
-    with width(page, pixels), mode(page, scheme):
-        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
-        small = page.page.eval_on_selector_all(
-            "attn-live :is(button, input)",
-            "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
-        )
-        assert small == []
-        wide = page.page.eval_on_selector_all(
-            "attn-live", "all => all.map(e => e.scrollWidth - e.clientWidth)"
-        )
-        assert max(wide) <= 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import live
 import pytest
@@ -18,7 +16,6 @@ import attnbook as ab
 
 from .conftest import Visit
 from .test_live import figure
-from .test_site import AXE, mode, width
 
 pytestmark = [pytest.mark.book, pytest.mark.xdist_group("book/self_attention")]
 
@@ -158,17 +155,3 @@ def test_nine_maps_are_moved_by_keys_and_by_pointer(page: Visit) -> None:
     assert here.get_by_label("row of the ring").input_value() == "16"
     here.get_by_label("shift the picture").check()
     assert spoken.text_content() == told.text_content() != after
-
-
-@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
-def test_no_fault_of_access(page: Visit, scheme: str, pixels: int) -> None:
-    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
-    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
-    with width(page, pixels), mode(page, scheme):
-        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
-        small: Any = page.page.eval_on_selector_all(
-            "attn-live :is(button, input)",
-            "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
-        )
-        assert small == []
-        assert page.page.evaluate("document.documentElement.scrollWidth") <= pixels

@@ -6,7 +6,6 @@ import gzip
 import math
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import live
@@ -21,7 +20,6 @@ import attnbook as ab
 
 from .conftest import ROOT, Visit
 from .test_live import figure
-from .test_site import AXE, mode, width
 
 pytestmark = pytest.mark.book
 
@@ -449,20 +447,6 @@ def test_one_point_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
 
 
 # --- All of them ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
-def test_no_fault_of_access(page: Visit, scheme: str, pixels: int) -> None:
-    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
-    page.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
-    with width(page, pixels), mode(page, scheme):
-        assert page.page.evaluate(AXE.replace("document, {", "'attn-live', {"), {}) == []
-        small: Any = page.page.eval_on_selector_all(
-            "attn-live :is(button, input)",
-            "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
-        )
-        assert small == []
-        assert page.page.evaluate("document.documentElement.scrollWidth") <= pixels
 
 
 def test_on_paper_the_stored_figures_stand_alone(page: Visit) -> None:

@@ -13,6 +13,8 @@ from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 import yaml
 
+from attnbook.studies import heads
+
 from .conftest import DESKTOP, ROOT, SITE, Visit
 
 if TYPE_CHECKING:
@@ -37,13 +39,14 @@ PROSE = """() => {
     article.querySelectorAll("pre, code, script, mjx-container, .sig").forEach(e => e.remove());
     return article.textContent;
 }"""
-# MathJax draws a formula as dozens of elements that are hidden from screen readers, which are given
-# MathML instead. Their colour is that of the text around them. Of the coloured words in code, three
-# of each kind in each kind of box are looked at (axe judges no single letter); the rest is text.
-# So axe is three times as fast. Where a box that scrolls has a shadow, axe judges no colour at all.
-AXE = """async rules => {
-    const drawn = [...document.querySelectorAll("mjx-math")].map(e => [e.parentElement, e]);
-    drawn.forEach(([, formula]) => formula.remove());
+# Before axe looks at a page, what would take most of its time and is hidden from readers goes away:
+# MathJax draws a formula as dozens of elements, beside the MathML that a screen reader is given.
+# Their colour is that of the text around them. Of the coloured words in code, three of each kind in
+# each kind of box stay (axe judges no single letter); the rest is text. Where a box that scrolls
+# has a shadow, axe judges no colour at all.
+STRIPPED = """() => {
+    document.querySelectorAll("details").forEach(e => { e.open = true; });
+    document.querySelectorAll("mjx-math").forEach(e => e.remove());
     const seen = {};
     const isSeen = word => {
         if (word.childElementCount) return false;
@@ -65,10 +68,34 @@ AXE = """async rules => {
     const bare = document.createElement("style");
     bare.textContent = ".bd-article * { background-image: none !important; }";
     document.head.append(bare);
-    const found = await axe.run(document, {resultTypes: ["violations"], preload: false, rules});
-    bare.remove();
-    code.forEach(([pre, plain]) => plain.replaceWith(pre));
-    drawn.forEach(([parent, formula]) => parent.prepend(formula));
+    axe.configure({rules: [{id: "color-contrast", selector: "[data-coloured]"}]});
+}"""
+# A text is as legible as its ink on the grounds of the boxes that it stands in. Of the texts of an
+# article that are alike in all of these, axe judges the contrast of a few.
+AXE = """async ([within, rules, alike]) => {
+    const grounds = new Map([[null, 0]]), kinds = {}, judged = {};
+    const numbered = kind => (kinds[kind] ??= Object.keys(kinds).length + 1);
+    const ground = e => {
+        if (!grounds.has(e)) {
+            const s = getComputedStyle(e);
+            grounds.set(e, numbered([ground(e.parentElement), s.backgroundColor, s.backgroundImage,
+                s.opacity, s.filter, s.mixBlendMode, s.position, s.clipPath].join()));
+        }
+        return grounds.get(e);
+    };
+    const isJudged = e => {
+        if (!e.closest(".bd-article") || e.matches("button, input, select")) return true;
+        const said = [...e.childNodes].filter(n => n.nodeType === Node.TEXT_NODE);
+        const {width, height} = e.getBoundingClientRect();
+        if (!said.some(n => n.data.trim().length > 1) || Math.min(width, height) < 2) return false;
+        const s = getComputedStyle(e);
+        const kind = [ground(e), s.color, s.fontSize, s.fontWeight, s.textShadow, s.visibility];
+        judged[kind] = (judged[kind] ?? 0) + 1;
+        return judged[kind] <= alike;
+    };
+    document.body.querySelectorAll("*").forEach(e =>
+        e.toggleAttribute("data-coloured", isJudged(e)));
+    const found = await axe.run(within, {resultTypes: ["violations"], preload: false, rules});
     const say = (rule, node) =>
         `${rule.id}: ${node.target.join(" ")} ${node.any.map(check => check.message).join("; ")}`;
     // A heading that is a formula has words in MathML, which axe does not count.
@@ -218,44 +245,6 @@ def test_pictures_have_words(visit: Visit) -> None:
         assert not re.search(r"[\w/]+\.(png|svg|jpe?g)\b|[0-9a-f]{16}", alt), f"{alt!r} is a path"
 
 
-def faults_of_access(visit: Visit, scheme: str, pixels: int, *, colour: bool = True) -> list[str]:
-    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
-    if not visit.page.evaluate("typeof axe === 'object'"):
-        visit.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
-        visit.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    with width(visit, pixels), mode(visit, scheme):
-        return visit.page.evaluate(AXE, {"color-contrast": {"enabled": colour}})
-
-
-@pytest.mark.parametrize(("scheme", "pixels"), [("dark", 360), ("light", 1440)])
-def test_no_fault_of_access(visit: Visit, scheme: str, pixels: int) -> None:
-    assert faults_of_access(visit, scheme, pixels) == []
-
-
-def test_no_fault_of_access_at_a_width_between(visit: Visit) -> None:
-    """But the contrast of colours, which takes most of the time and hangs on no width."""
-    assert faults_of_access(visit, "light", 768, colour=False) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_no_fault_of_access_at_a_width_between_colours_too(visit: Visit, scheme: str) -> None:
-    assert faults_of_access(visit, scheme, 768) == []
-
-
-@pytest.mark.parametrize(
-    ("scheme", "pixels"), [("dark", 1440), ("light", 360), ("dark", 768), ("light", 768)]
-)
-def test_no_fault_of_access_in_the_frame_that_all_pages_share(
-    open_page: Callable[..., Visit], scheme: str, pixels: int
-) -> None:
-    visit = open_page("book/index")
-    try:
-        assert faults_of_access(visit, scheme, pixels) == []
-    finally:
-        visit.page.close()
-
-
 def test_links_within_the_site_lead_somewhere(visit: Visit, address: str) -> None:
     base = f"{address}{visit.name}.html"
     for href in visit.page.eval_on_selector_all(
@@ -298,3 +287,80 @@ def test_search_finds_a_word(open_page: Callable[..., Visit]) -> None:
         assert visit.complaints == []
     finally:
         visit.page.close()
+
+
+def faults_of_access(
+    visit: Visit,
+    scheme: str,
+    pixels: int,
+    *,
+    within: str = "html",
+    colour: bool = True,
+    alike: int = 3,
+) -> list[str]:
+    """Return what axe finds; the page is left without its formulas, so these tests come last."""
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    if not visit.page.evaluate("typeof axe === 'object'"):
+        visit.page.add_script_tag(path=Path(axe.__path__[0], "axe.min.js"))
+        visit.page.evaluate(STRIPPED)
+    with width(visit, pixels), mode(visit, scheme):
+        return visit.page.evaluate(AXE, [within, {"color-contrast": {"enabled": colour}}, alike])
+
+
+@pytest.mark.parametrize(("scheme", "pixels"), [("dark", 360), ("light", 1440)])
+def test_no_fault_of_access(visit: Visit, scheme: str, pixels: int) -> None:
+    assert faults_of_access(visit, scheme, pixels) == []
+
+
+def test_no_fault_of_access_at_a_width_between(visit: Visit) -> None:
+    """But the contrast of colours, which takes most of the time and hangs on no width."""
+    assert faults_of_access(visit, "light", 768, colour=False) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_no_fault_of_access_at_a_width_between_all_colours_too(visit: Visit, scheme: str) -> None:
+    assert faults_of_access(visit, scheme, 768, alike=10**6) == []
+
+
+@pytest.fixture(scope="module")
+def front(open_page: Callable[..., Visit]) -> Iterator[Visit]:
+    visit = open_page("book/index")
+    yield visit
+    visit.page.close()
+
+
+@pytest.mark.xdist_group("book/index")
+@pytest.mark.parametrize(
+    ("scheme", "pixels"), [("dark", 1440), ("dark", 768), ("light", 768), ("light", 360)]
+)
+def test_no_fault_of_access_in_the_frame_that_all_pages_share(
+    front: Visit, scheme: str, pixels: int
+) -> None:
+    assert faults_of_access(front, scheme, pixels) == []
+
+
+# What is too small for a finger: a button or a field is 24 pixels high and wide. The letters of a
+# translated date, one button each, are as wide as letters are.
+SMALL = """() => [...document.querySelectorAll("attn-live :is(button, input)")]
+    .filter(e => e.checkVisibility())
+    .filter(e => e.getBoundingClientRect().height < 24
+        || e.getBoundingClientRect().width < (e.closest("[name=date_translator]") ? 8 : 23.5))
+    .map(e => e.outerHTML)"""
+WIDER = """() => [...document.querySelectorAll("attn-live")]
+    .filter(e => e.scrollWidth > e.clientWidth).map(e => e.getAttribute("name"))"""
+
+
+@pytest.mark.parametrize(("scheme", "pixels"), [("light", 360), ("dark", 1440)])
+def test_live_figures_can_be_used_by_all(visit: Visit, scheme: str, pixels: int) -> None:
+    figures = visit.page.locator("attn-live")
+    for figure in figures.all():
+        figure.scroll_into_view_if_needed()
+        visit.page.wait_for_function("e => 'ready' in e.dataset", arg=figure.element_handle())
+    for widest in figures.get_by_label(heads.EXAMPLES[2]).all():
+        widest.check()
+    if figures.count():
+        assert faults_of_access(visit, scheme, pixels, within="attn-live") == []
+        assert visit.page.evaluate(SMALL) == []
+        assert visit.page.evaluate(WIDER) == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= pixels
