@@ -9,7 +9,9 @@ float32 outputs agree to about 1e-3, unless torch.backends.cudnn.allow_tf32 is F
 
 torchvision's SqueezeExcitation loads by its state_dict. Mind the second argument of its
 `se_layer(c, s)`: it is the number of hidden channels, where ours is `reduction`. In its place pass
-`lambda channels, squeeze: SqueezeExcitation(channels, hidden_channels=squeeze)`.
+`lambda channels, squeeze: SqueezeExcitation(channels, hidden_channels=squeeze)`. A state_dict does
+not name the functions: torchvision's EfficientNet needs `activation=F.silu` besides, and its
+MobileNetV3 `gate_activation=F.hardsigmoid`. Without them its weights load and give other gates.
 """
 
 from __future__ import annotations
@@ -48,8 +50,14 @@ TIMM = {
     "SEModule": {
         "fc1": "Conv2d",
         "bn": "Identity",
-        "act": "ReLU",
+        "act": "ReLU ReLU6 SiLU Hardswish",
         "fc2": "Conv2d",
+        "gate": "Sigmoid Hardsigmoid",
+    },
+    "SqueezeExcite": {  # of EfficientNet; that of timm.layers is another name of SEModule
+        "conv_reduce": "Conv2d",
+        "act1": "ReLU ReLU6 SiLU Hardswish",
+        "conv_expand": "Conv2d",
         "gate": "Sigmoid Hardsigmoid",
     },
     "EcaModule": {"conv": "Conv1d", "gate": "Sigmoid"},
@@ -68,9 +76,10 @@ TIMM = {
         "spatial.gate": "Sigmoid",
     },
 }
+ACTIVATIONS = {"ReLU": F.relu, "ReLU6": F.relu6, "SiLU": F.silu, "Hardswish": F.hardswish}
 GATES = {"Sigmoid": torch.sigmoid, "Hardsigmoid": F.hardsigmoid}
 # The options that timm makes these parts by, where theirs are other names.
-TIMM_OPTIONS = {"act": "act_layer", "bn": "norm_layer", "gate": "gate_layer"}
+TIMM_OPTIONS = {"act": "act_layer", "act1": "act_layer", "bn": "norm_layer", "gate": "gate_layer"}
 # Those of its ResNet, by names without their digits.
 TIMM_RESNET = {
     "conv": "Conv2d",
@@ -147,24 +156,25 @@ def from_torch(module: nn.MultiheadAttention) -> MultiHeadAttention:
 def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttention | CBAM:
     """Return the counterpart of timm's SEModule, EcaModule or CbamModule, with its weights.
 
-    It holds copies, and gives equal output; `training`, each `requires_grad` and the settings of
-    the batch normalisation are those of `module`, hooks are not carried. The state_dict of these
-    three also loads unchanged into a module of the right sizes; this function reads the sizes off
-    the weights. timm rounds the hidden channels of SE to the nearest multiple of 8, at least 8,
-    where the paper divides the channels by 16.
+    It takes SqueezeExcite, too, the gate of timm's EfficientNet and MobileNetV3
+    (timm.models._efficientnet_blocks). It holds copies, and gives equal output; `training`, each
+    `requires_grad` and the settings of the batch normalisation are those of `module`, hooks are not
+    carried. The state_dict of the first three also loads unchanged into a module of the right sizes
+    and functions; this function reads both off the module. timm rounds the hidden channels of
+    SEModule to the nearest multiple of 8, at least 8, where the paper divides the channels by 16.
 
     Raises:
-        TypeError: it is none of the three, nor a subclass that computes the same.
-        ValueError: it was made with an option that has no counterpart here: another activation or
-            gate, a normalisation, add_maxpool, use_mlp; or its weights are pruned or otherwise
-            computed.
+        TypeError: it is none of these, nor a subclass that computes the same.
+        ValueError: it was made with an option that has no counterpart here: another gate, another
+            activation (in SE all but ReLU, ReLU6, SiLU and hard swish), a normalisation,
+            add_maxpool, use_mlp; or its weights are pruned or otherwise computed.
 
     Example, where timm is installed: `from_timm(timm.layers.SEModule(64))`.
     """
     kind = _kind_in_timm(module)
     if kind not in TIMM:
         raise TypeError(
-            "from_timm takes timm's SEModule, EcaModule or CbamModule, "
+            "from_timm takes timm's SEModule, SqueezeExcite, EcaModule or CbamModule, "
             f"not a {type(module).__name__}"
         )
     _check_plain(module)
@@ -179,13 +189,18 @@ def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttentio
             foreign.add(f"{option}=True")
     if foreign:
         raise ValueError(f"{kind} with {', '.join(sorted(foreign))} has no counterpart here")
+    if kind == "SqueezeExcite":
+        module = _named_as_here(module)
     state = module.state_dict()
-    if kind == "SEModule":
+    if kind in ("SEModule", "SqueezeExcite"):
         hidden, channels = state["fc1.weight"].shape[:2]
-        bias = "fc1.bias" in state
-        gate = GATES[type(module.gate).__name__]
         converted = SqueezeExcitation(
-            channels, hidden_channels=hidden, bias=bias, gate_activation=gate, device="meta"
+            channels,
+            hidden_channels=hidden,
+            bias="fc1.bias" in state,
+            activation=ACTIVATIONS[type(module.act).__name__],
+            gate_activation=GATES[type(module.gate).__name__],
+            device="meta",
         )
     elif kind == "EcaModule":
         size = state["conv.weight"].shape[-1]
@@ -356,6 +371,14 @@ def _kind_in_timm(module: nn.Module) -> str | None:
         if kind.__module__.partition(".")[0] == "timm":
             return kind.__name__ if type(module).forward is kind.forward else None
     return None
+
+
+def _named_as_here(module: nn.Module) -> nn.Module:
+    """Return the parts of timm's SqueezeExcite, not copied, by the names of SEModule."""
+    names = {"fc1": "conv_reduce", "act": "act1", "fc2": "conv_expand", "gate": "gate"}
+    parts = nn.ModuleDict({ours: module.get_submodule(name) for ours, name in names.items()})
+    parts.training = module.training
+    return parts
 
 
 def _check_plain(module: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Squeeze-and-excitation: every channel of an image gets a gate, computed from all channels.
 
-timm's and torchvision's weights load unchanged.
+timm's and torchvision's weights load unchanged. They do not say which functions stand between the
+matrices and behind them: see `activation` and `gate_activation`.
 
 Axes: b batch, c channels, h height, w width; hidden, the channels of the bottleneck.
 
@@ -29,8 +30,8 @@ class SqueezeExcitation(Module):
     z_c = mean of channel c,    s = sigmoid(W2 ReLU(W1 z + b1) + b2),    output_c = s_c x_c
 
     Eqs. 2 to 4 of the paper. W1 is (hidden, c) and W2 is (c, hidden); the biases b1 and b2 are in
-    the authors' network, not in their formula. Networks for telephones have a piecewise linear
-    function in place of the sigmoid: see `gate_activation`. The weights are kept as 1x1
+    the authors' network, not in their formula. Other networks have other functions in place of the
+    ReLU or of the sigmoid: see `activation` and `gate_activation`. The weights are kept as 1x1
     convolutions `fc1` and `fc2`, so that those of timm and torchvision load; initial values are
     those of nn.Conv2d. For half types everything up to the gate is computed in float32, under
     autocast too.
@@ -48,6 +49,7 @@ class SqueezeExcitation(Module):
         *,
         hidden_channels: int | None = None,
         bias: bool = True,
+        activation: Callable[[Tensor], Tensor] | None = None,
         gate_activation: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -59,25 +61,29 @@ class SqueezeExcitation(Module):
             reduction: the bottleneck has channels // reduction channels; 16 as in the paper.
             hidden_channels: channels of the bottleneck, said outright, not by `reduction`; None.
             bias: whether both layers add a bias; True.
+            activation: what stands between the two matrices; None is F.relu, and EfficientNet has
+                F.silu (timm's `act_layer`).
             gate_activation: what makes gates of W2 ReLU(W1 z + b1) + b2; None is torch.sigmoid, and
                 MobileNetV3 has F.hardsigmoid (torchvision's `scale_activation`).
             device: where the parameters lie; PyTorch's default device.
             dtype: type of the parameters; PyTorch's default type.
 
         Raises:
-            TypeError: a size is no whole number, bias is not True or False, or gate_activation
-                cannot be called.
+            TypeError: a size is no whole number, bias is not True or False, or activation or
+                gate_activation cannot be called.
             ValueError: a size is below 1, or the bottleneck would have no channel.
         """
         super().__init__()
         check_size("channels", channels)
         check_size("reduction", reduction, least=-math.inf)
         check_flag("bias", bias)
-        if gate_activation is not None and not callable(gate_activation):
-            raise TypeError(
-                f"gate_activation={gate_activation!r} has type {type(gate_activation).__name__}, "
-                "but must be a function of a tensor, such as torch.sigmoid"
-            )
+        functions = {"activation": activation, "gate_activation": gate_activation}
+        for name, function in functions.items():
+            if function is not None and not callable(function):
+                raise TypeError(
+                    f"{name}={function!r} has type {type(function).__name__}, "
+                    "but must be a function of a tensor, such as torch.sigmoid"
+                )
         if hidden_channels is None:
             if not 1 <= reduction <= channels:
                 raise ValueError(
@@ -88,6 +94,7 @@ class SqueezeExcitation(Module):
             hidden_channels = channels // reduction
         check_size("hidden_channels", hidden_channels)
         self.channels = channels
+        self.activation = activation or F.relu
         self.gate_activation = gate_activation or torch.sigmoid
         self.fc1 = Pointwise(channels, hidden_channels, 1, bias=bias, device=device, dtype=dtype)
         self.fc2 = Pointwise(hidden_channels, channels, 1, bias=bias, device=device, dtype=dtype)
@@ -111,9 +118,12 @@ class SqueezeExcitation(Module):
         return x * self.gate(x)
 
     def mlp(self, pooled: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch c"]:
-        """Return W2 ReLU(W1 z + b1) + b2 for each vector z of pooled channels, (..., channels)."""
+        """Return W2 ReLU(W1 z + b1) + b2 for each vector z of pooled channels, (..., channels).
+
+        In place of ReLU it is `activation`, if one was given.
+        """
         places = rearrange(pooled, "... c -> ... c 1 1")
-        return rearrange(self.fc2(F.relu(self.fc1(places))), "... c 1 1 -> ... c")
+        return rearrange(self.fc2(self.activation(self.fc1(places))), "... c 1 1 -> ... c")
 
 
 class Pointwise(nn.Conv2d):

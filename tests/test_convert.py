@@ -105,6 +105,11 @@ def squeeze_excitation_of(layers, **kwargs):
     return layers.SEModule(40, **kwargs)
 
 
+def squeeze_excite_of(_, **kwargs):
+    blocks = pytest.importorskip("timm.models._efficientnet_blocks")
+    return blocks.SqueezeExcite(40, **kwargs)
+
+
 def eca_of(layers, **kwargs):
     return layers.EcaModule(40, **kwargs)
 
@@ -119,6 +124,10 @@ def cbam_of(layers, **kwargs):
         (squeeze_excitation_of, {}, SqueezeExcitation),
         (squeeze_excitation_of, {"bias": False, "rd_channels": 3}, SqueezeExcitation),
         (squeeze_excitation_of, {"gate_layer": "hard_sigmoid"}, SqueezeExcitation),
+        (squeeze_excitation_of, {"act_layer": nn.Hardswish}, SqueezeExcitation),
+        (squeeze_excitation_of, {"act_layer": nn.ReLU6}, SqueezeExcitation),
+        (squeeze_excite_of, {"act_layer": "silu"}, SqueezeExcitation),
+        (squeeze_excite_of, {"gate_layer": "hard_sigmoid"}, SqueezeExcitation),
         (eca_of, {}, EfficientChannelAttention),
         (eca_of, {"gamma": 1}, EfficientChannelAttention),
         (cbam_of, {}, CBAM),
@@ -145,7 +154,7 @@ def test_from_timm_gives_equal_output(torchvision, device, make, kwargs, kind, d
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda layers: layers.CecaModule(40), "SEModule, EcaModule or CbamModule, not a CecaM"),
+        (lambda layers: layers.CecaModule(40), "EcaModule or CbamModule, not a CecaM"),
         (lambda layers: layers.cbam.LightCbamModule(40), "not a LightCbamModule"),
         (lambda layers: type("SEModule", (nn.Linear,), {})(2, 2), "not a SEModule"),
     ],
@@ -257,9 +266,20 @@ OPTIONS = {
         "rd_divisor": ({"rd_divisor": 1}, CARRIED),
         "add_maxpool": ({"add_maxpool": True}, "add_maxpool=True"),
         "bias": ({"bias": False}, CARRIED),
-        "act_layer": ({"act_layer": nn.SiLU}, "act_layer=SiLU"),
+        "act_layer": ({"act_layer": nn.SiLU}, CARRIED),
         "norm_layer": ({"norm_layer": NORM}, "norm_layer=BatchNorm2d"),
         "gate_layer": ({"gate_layer": "hard_sigmoid"}, CARRIED),
+        "device": ({"device": "meta"}, CARRIED),
+        "dtype": ({"dtype": torch.float64}, CARRIED),
+    },
+    "SqueezeExcite": {
+        "in_chs": ({"in_chs": 24}, CARRIED),
+        "rd_ratio": ({"rd_ratio": 0.5}, CARRIED),
+        "rd_channels": ({"rd_channels": 3}, CARRIED),
+        "act_layer": ({"act_layer": nn.SiLU}, CARRIED),
+        "gate_layer": ({"gate_layer": "tanh"}, "gate_layer=Tanh"),
+        "force_act_layer": ({"force_act_layer": nn.GELU}, "act_layer=GELU"),
+        "rd_round_fn": ({"rd_round_fn": lambda width: int(width) + 1}, CARRIED),
         "device": ({"device": "meta"}, CARRIED),
         "dtype": ({"dtype": torch.float64}, CARRIED),
     },
@@ -295,6 +315,7 @@ OPTIONS = {
 LEAST = {
     "MultiheadAttention": {"embed_dim": 8, "num_heads": 2},
     "SEModule": {"channels": 40},
+    "SqueezeExcite": {"in_chs": 40},
     "EcaModule": {},
     "CbamModule": {"channels": 40},
 }
@@ -304,7 +325,9 @@ def class_of(kind):
     if kind == "MultiheadAttention":
         return nn.MultiheadAttention
     layers = pytest.importorskip("timm.layers")
-    return {**vars(layers), **vars(layers.cbam)}[kind]
+    blocks = pytest.importorskip("timm.models._efficientnet_blocks")
+    # timm.layers has a SqueezeExcite of its own, another name of SEModule.
+    return {**vars(layers), **vars(layers.cbam), "SqueezeExcite": blocks.SqueezeExcite}[kind]
 
 
 def made(kind, device, **kwargs):
@@ -422,6 +445,7 @@ KEPT = {
     "MultiheadAttention": {},
     "MultiheadAttention of three sizes": {"kdim": 6, "vdim": 10},
     "SEModule": {},
+    "SqueezeExcite": {"act_layer": nn.SiLU},
     "EcaModule": {"kernel_size": 5},
     "CbamModule": {"mlp_bias": True},
     "ResNet": {},
@@ -440,6 +464,8 @@ def theirs(request, torchvision, device):
 def their_name(name, theirs):
     """Return the name in their module of what has this name in ours."""
     layer, _, kind = name.rpartition(".")
+    if hasattr(theirs, "conv_reduce"):
+        return name.replace("fc1", "conv_reduce").replace("fc2", "conv_expand")
     if layer in ("q_proj", "k_proj", "v_proj"):
         own = f"{layer}_{kind}"
         return own if getattr(theirs, own, None) is not None else f"in_proj_{kind}"
@@ -531,6 +557,7 @@ def reparametrised(part, name, how):
         ("MultiheadAttention", "", "in_proj_weight"),
         ("MultiheadAttention", "out_proj", "weight"),
         ("SEModule", "fc2", "weight"),
+        ("SqueezeExcite", "conv_expand", "weight"),
         ("EcaModule", "conv", "weight"),
         ("CbamModule", "channel.fc1", "weight"),
         ("CbamModule", "spatial.conv.conv", "weight"),

@@ -270,7 +270,11 @@ CALLS: dict[str, tuple[Any, dict[str, tuple[str, Any]]]] = {
     "FloaterEncoding.forward": (ab.FloaterEncoding(8), {"length": ("count", 3)}),
     "SqueezeExcitation": (
         ab.SqueezeExcitation,
-        {**channels, "gate_activation": ("function or none", torch.tanh)},
+        {
+            **channels,
+            "activation": ("function or none", torch.tanh),
+            "gate_activation": ("function or none", torch.tanh),
+        },
     ),
     **gate(ab.SqueezeExcitation(8, 2)),
     "ChannelAttention": (ab.ChannelAttention, channels),

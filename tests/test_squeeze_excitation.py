@@ -58,8 +58,9 @@ def test_timms_weights_give_timms_output_and_gradients(
     [
         ({}, {}),
         ({"scale_activation": nn.Hardsigmoid}, {"gate_activation": F.hardsigmoid}),  # MobileNetV3
+        ({"activation": nn.SiLU}, {"activation": F.silu}),  # EfficientNet
     ],
-    ids=["sigmoid", "hard sigmoid"],
+    ids=["as in the paper", "hard sigmoid", "SiLU"],
 )
 @pytest.mark.parametrize("memory_format", MEMORY, ids=str)
 def test_torchvisions_weights_give_torchvisions_output_and_gradients(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -128,6 +129,28 @@ def check_squeeze_inside() -> Iterator[Case]:
             expected,
             otherwise="With something other than zeros in the padding, your result changes: mask x "
             "first.",
+        )
+    mask = torch.tensor([[[True, True, False], [True, True, False]]])
+    outside = rearrange(~mask, "b h w -> b 1 h w")
+    x = torch.rand(1, 4, 2, 3).masked_fill(outside, math.nan)
+    yield Case(
+        (x, mask),
+        x[..., :2].mean((2, 3)),
+        mistakes=[
+            (
+                reduce(x * ~outside, "b c h w -> b c", "mean"),
+                "NaN in the padding is in your result, since 0 times NaN is NaN: masked_fill puts "
+                "zeros in its place.",
+            )
+        ],
+    )
+    for value, side in ((20.0, 64), (0.5, 300)):  # a sum and a number of places beyond 65,504
+        mask = torch.ones(1, side, side, dtype=torch.bool)
+        yield Case(
+            (torch.full((1, 1, side, side), value, dtype=torch.float16), mask),
+            value,
+            otherwise="In float16 the result is wrong: the sum, or the number of places, is larger "
+            "than 65,504. Compute both in float32.",
         )
 
 

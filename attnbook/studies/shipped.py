@@ -51,7 +51,7 @@ LAYERS = [name for name, (*_, gated) in BLOCKS.items() if gated]
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
-    """Return 0.2 x + 0.5, cut off at 0 and 1: PaddlePaddle's; PyTorch's has 1/6 for 0.2.
+    """Return 0.2 x + 0.5, cut off at 0 and 1: PaddleOCR's; PyTorch and Paddle have 1/6 for 0.2.
 
     >>> hard_sigmoid(torch.tensor([-3.0, 1.0, 3.0]))
     tensor([0.0000, 0.7000, 1.0000])

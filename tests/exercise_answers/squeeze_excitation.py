@@ -34,6 +34,14 @@ def by_convolution(x: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
     return x * F.conv2d(F.conv2d(z, four(w1)).relu(), four(w2)).sigmoid()
 
 
+def filled(x: Tensor, mask: Tensor) -> Tensor:
+    return x.masked_fill(~mask[:, None], 0)
+
+
+def places(mask: Tensor) -> Tensor:
+    return mask.sum((1, 2))[:, None]
+
+
 def inside_loop(x: Tensor, mask: Tensor) -> Tensor:
     return torch.stack([image[:, m].mean(-1) for image, m in zip(x, mask, strict=True)])
 
@@ -61,8 +69,8 @@ RIGHT: dict[Checker, list[Answer]] = {
     ],
     exercises.check_squeeze_inside: [
         inside_loop,
-        lambda x, m: (x * m[:, None]).sum((2, 3)) / m.sum((1, 2))[:, None],
-        lambda x, m: torch.einsum("bchw,bhw->bc", x, m / m.sum((1, 2), keepdim=True)),
+        lambda x, m: (filled(x, m).float().sum((2, 3)) / places(m)).to(x.dtype),
+        lambda x, m: x.masked_fill(~m[:, None], torch.nan).float().nanmean((2, 3)).to(x.dtype),
     ],
     exercises.check_gate_parameters: [
         count,
@@ -112,6 +120,10 @@ WRONG: dict[Checker, list[tuple[Answer, str]]] = {
         (lambda x, m: (x * m[:, None]).sum((2, 3)), "divide by how many"),
         (lambda x, m: (x * m[:, None]).sum((2, 3)) / m.sum(), "together"),
         (lambda x, m: x.sum((2, 3)) / m.sum((1, 2))[:, None], "mask x first"),
+        (lambda x, m: (x * m[:, None]).sum((2, 3)) / places(m), "0 times NaN"),
+        (lambda x, m: filled(x, m).sum((2, 3)) / places(m), "In float16"),
+        (lambda x, m: (filled(x, m).sum((2, 3)).float() / places(m)).to(x.dtype), "In float16"),
+        (lambda x, m: (filled(x, m) / places(m.to(x.dtype))[..., None, None]).sum((2, 3)), "In fl"),
         (lambda x, m: (x * m[:, None]).amax((2, 3)), "not the mean"),
         (lambda x, m: (x * m[:, None]).mean((0, 2, 3)), "shape"),
         (lambda x, m: (x * m[:, None]).sum((2, 3)) / torch.tensor([[30], [6], [16]]), "shape"),
