@@ -135,7 +135,7 @@ class NameHeadings(Transform):
 
 
 def translate_theme(app: Sphinx, exception: Exception | None) -> None:
-    """Let names be Chinese that nothing can set: the theme's, and of what is folded."""
+    """Let what nothing can set be Chinese: names in attributes, and what is said of folds."""
     if exception is not None or not chinese(app):
         return
     pattern = rf'((?:aria-label|title)=")({"|".join(THEME)})"'
