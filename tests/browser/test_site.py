@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin
@@ -115,10 +116,11 @@ MOVING = """() => {
     folded.forEach(e => { e.open = false; e.getBoundingClientRect(); e.open = true; });
     return document.getAnimations().map(e => e.animationName ?? e.transitionProperty);
 }"""
-# A resize is heard before the next picture is drawn, and attnbook.js measures 100 ms later.
+# A resize is heard before the next picture is drawn, and attnbook.js measures 100 ms later: so long
+# a wait that begins then ends behind its own.
 MEASURED = """async () => {
     await new Promise(requestAnimationFrame);
-    await new Promise(done => setTimeout(done, 150));
+    await new Promise(done => setTimeout(done, 100));
 }"""
 # A comma that follows a formula stands on its line, not at the beginning of the next.
 LEFT_BEHIND = """() => [...document.querySelectorAll("main span.math")].filter(e => {
@@ -158,6 +160,7 @@ def mode(visit: Visit, scheme: str) -> Iterator[None]:
     visit.page.emulate_media(color_scheme="light")
 
 
+@cache
 def sources() -> dict[str, str]:
     """Return the Markdown of every page that has a source, by the page's name."""
     found = {}
