@@ -1,6 +1,6 @@
 """Efficient channel attention: each channel's gate is computed from its nearest neighbours alone.
 
-timm's weights load unchanged.
+timm's weights load unchanged, and the authors' into a layer of their kernel size.
 
 Axes: b batch, c channels, h height, w width; k, the channels that one gate looks at.
 
