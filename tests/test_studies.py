@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,35 @@ from attnbook.studies import (
 
 SHARED = {"__init__", "protocol", "runner"}
 NAMES = sorted({path.stem for path in Path(studies.__file__).parent.glob("*.py")} - SHARED)
+# What a study fixes for its data, where most of the time of its quick version would go into it.
+FEWER = {
+    "cue_strip": {"PAIRS": 64, "MEASURED": 40},
+    "excitation": {"PARTS": {"training": 120, "validation": 48, "test": 48}},
+    "few_images": {"TEST": 100, "VALIDATION": 100},
+    "influence": {"LEARNED": 400, "TRIED": 50, "TESTED": 50},
+    "shipped": {"DATES": {"Greek dates": "el"}},
+    "warps": {"TESTING": 100, "TRIED": 50},
+}
 RECORD = {"settings", "results", "seconds", "device", "versions", "commit"}
 
 
+@pytest.fixture
+def fewer(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a study draw little data, and forget it afterwards."""
+    study = importlib.import_module(f"attnbook.studies.{name}")
+    there = vars(study).values() if name in FEWER else ()
+    kept = [value for value in there if hasattr(value, "cache_clear")]
+    for function in kept:
+        function.cache_clear()
+    for constant, value in FEWER.get(name, {}).items():
+        monkeypatch.setattr(study, constant, value)
+    yield
+    for function in kept:
+        function.cache_clear()
+
+
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("fewer")
 def test_quick_version_runs_and_stores_nothing(name, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(studies, "FOLDER", tmp_path)
     monkeypatch.setattr(sys, "argv", [name, "--quick"])
