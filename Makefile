@@ -65,11 +65,11 @@ book: $(SITE_READY)
 	@echo 'The site is in _build/html. To read it: python3 -m http.server -d _build/html'
 	@echo 'then open http://localhost:8000 (opened as files, its search cannot show what it finds).'
 
-# The first three take one process each: the site is built beside the others.
+# The first four take one process each: the site is built beside the others.
 test: $(VENV)/attnbook.done
 	@$(MAKE) --no-print-directory site & \
-		$(MAKE) --no-print-directory lint types; checked=$$?; wait $$! && exit $$checked
-	@$(MAKE) --no-print-directory unit shapes notebooks-check browser
+		$(MAKE) --no-print-directory lint types shapes; checked=$$?; wait $$! && exit $$checked
+	@$(MAKE) --no-print-directory unit notebooks-check browser
 	@echo 'make test: all checks passed.'
 
 test-all: test slow device
@@ -141,8 +141,8 @@ device: $(VENV)/attnbook.done
 same: $(VENV)/attnbook.done $(LIGHT)/packages.done
 	@echo '== site, built anew with torch and without, and compared'
 	@rm -rf _build/html _build/light
-	@python tools/build_site.py
-	@$(LIGHT)/bin/python tools/build_site.py --output _build/light
+	@python tools/build_site.py & \
+		$(LIGHT)/bin/python tools/build_site.py --output _build/light; built=$$?; wait $$! && exit $$built
 	@diff -rq -x .buildinfo _build/html _build/light/_build/html
 	@echo 'make same: every file of both is the same.'
 
