@@ -86,6 +86,59 @@ def test_without_an_address_nothing_names_one():
     assert not re.search("OWNER_NOT_SET|og:url|og:image", head(UNSET))
 
 
+def header(repository: str) -> list[dict[str, object]]:
+    """Return the header's buttons, as the theme hands them over and name_buttons leaves them."""
+    colab = repository.replace("github.com", "colab.research.google.com/github")
+    links = [
+        {"label": f"source-{name}-button", "url": f"{repository}/{name}", "tooltip": name}
+        for name in ("repository", "edit", "issues")
+    ]
+    launch = [{"url": f"{colab}/eca.ipynb", "tooltip": "Launch on Colab", "text": "Colab"}]
+    buttons = [
+        {"label": "launch-buttons", "tooltip": "Launch", "buttons": launch},
+        {"label": "source-buttons", "tooltip": "Source", "buttons": links},
+        {"label": "download-buttons", "tooltip": "Download", "buttons": []},
+    ]
+    context = {"header_buttons": buttons, "pathto": lambda name, resource=0: f"../{name}"}
+    web.name_buttons(app(repository), "book/eca", "page.html", context, None)
+    return context["header_buttons"]
+
+
+def test_the_header_edits_reports_and_cites():
+    launch, source, download = header(ADDRESS)
+    assert [button["text"] for button in launch["buttons"]] == ["Colab"]
+    assert [button.get("text") for button in source["buttons"][1:]] == [
+        "Edit this page",
+        "Report a mistake",
+        "Cite this book",
+    ]
+    assert download["label"] == "download-buttons"
+
+
+def test_without_an_address_no_button_leads_nowhere():
+    buttons = header(UNSET)
+    assert [button["label"] for button in buttons] == ["download-buttons", "cite-button"]
+    assert "OWNER_NOT_SET" not in repr(buttons)
+
+
+@pytest.mark.parametrize("name", ["book/index.md", "translations/zh/index.md"])
+def test_the_landing_page_offers_what_there_is(monkeypatch, name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    told = {}
+    for repository in (ADDRESS, UNSET):
+        built = app(repository)
+        built.env.note_dependency = lambda path: None
+        source = [text]
+        web.fill_in(built, web.HOME, source)
+        told[repository] = source[0]
+    assert told[ADDRESS].count("colab.research.google.com/github/someone/attention/blob/main") == 2
+    assert "url = {https://someone.github.io/attention/}" in told[ADDRESS]
+    assert not re.search("OWNER_NOT_SET|COLAB|BOOK_|FACT_", told[UNSET])
+    left = set(told[UNSET].splitlines()) - set(told[ADDRESS].splitlines())
+    assert len(left) == 2  # the line of buttons, and the one on how to run a chapter
+    assert all(line.strip() for line in left)
+
+
 def test_engines_read_what_the_book_is():
     def read(told: str) -> dict[str, object]:
         return json.loads(re.search(r'ld\+json">(.*?)</script>', told)[1])

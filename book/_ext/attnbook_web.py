@@ -1,7 +1,8 @@
 """What search engines, other sites and lost readers are told: the address, descriptions, the map.
 
-All of it follows from _config.yml. While no address is set, whatever needs one is left out. The
-menus of a page's header say what they do: edit, report, cite, print.
+All of it follows from _config.yml. While no address is set, whatever needs one is left out, the
+links to Colab and to the repository too. The menus of a page's header say what they do: edit,
+report, cite, print.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ HOME = "book/index"
 PICTURE = "share.png"
 PICTURE_ALT = "The table of weights of the translator of dates, beside the title of the book"
 SHORTEST, LONGEST = 60, 200  # characters of a description
+
+# On the landing page: a link to Colab with the rest of its sentence, and the line of an address.
+NEEDS_ADDRESS = r" ?\[[^\]]*\]\(COLAB_CHAPTER_1\)[^.。\n]*[.。]?|\n *url = \{BOOK_ADDRESS\}"
 
 # What the theme's buttons say here, by the name that the theme gives them.
 BUTTONS = {
@@ -79,6 +83,8 @@ def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
         "COLAB_CHAPTER_1": f"{colab}{options['repository_branch']}/{folder}/attention.ipynb",
         "BOOK_ADDRESS": site(app) or options["repository_url"],
     }
+    if not site(app):
+        source[0] = re.sub(NEEDS_ADDRESS, "", source[0])
     for name, text in known.items():
         source[0] = source[0].replace(name, text)
 
@@ -156,21 +162,24 @@ def name_buttons(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
     """Let the header's buttons say what they are for, and add one to cite the book."""
-    for group in context.get("header_buttons", []):
+    buttons = context.setdefault("header_buttons", [])
+    cite = {
+        "type": "link",
+        "url": context["pathto"](HOME).rstrip("#") + "#cite",
+        "text": "Cite this book",
+        "tooltip": "Cite this book",
+        "icon": "fas fa-quote-left",
+        "label": "cite-button",
+    }
+    if not site(app):
+        buttons[:] = [b for b in buttons if b["label"] not in ("launch-buttons", "source-buttons")]
+        buttons.append(cite | {"text": ""})  # a button that stands alone is an icon
+    for group in buttons:
         for button in (group, *group.get("buttons", [])):
             said = BUTTONS.get(button.get("label", ""), {})
             button.update(said, tooltip=said.get("text") or said.get("tooltip", button["tooltip"]))
         if group.get("label") == "source-buttons":
-            group["buttons"].append(
-                {
-                    "type": "link",
-                    "url": context["pathto"](HOME).rstrip("#") + "#cite",
-                    "text": "Cite this book",
-                    "tooltip": "Cite this book",
-                    "icon": "fas fa-quote-left",
-                    "label": "cite-button",
-                }
-            )
+            group["buttons"].append(cite)
 
 
 DOOR = """<!DOCTYPE html>
@@ -210,7 +219,7 @@ def write_doors(app: Sphinx, exception: Exception | None) -> None:
     title = "attnbook: attention in PyTorch, a book that runs"
     text = (
         "Eight attention mechanisms, taken apart by hand, rebuilt in a few lines of PyTorch and "
-        "einops, and tried on real data."
+        "einops, and put to tests."
     )
     canonical = f'<link rel="canonical" href="{base}{HOME}.html">\n' if base else ""
     door = {"title": title, "description": text, "text": text, "label": "Open the book"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from address import book_address
 
 from .conftest import SETTLED, Visit
 from .test_site import width
@@ -197,7 +198,9 @@ def test_search_opens_and_closes(page: Page, hand: str) -> None:
 def test_no_menu_has_one_entry(page: Page) -> None:
     menus = page.locator(f"{HEADER} .dropdown-menu").all()
     assert [menu.locator("li").count() for menu in menus if menu.locator("li").count() < 2] == []
-    assert page.locator(f"{HEADER} a[href^='https://colab']").is_visible()
+    colab = page.locator(f"{HEADER} a[href^='https://colab']")
+    assert colab.count() == book_address().is_set
+    assert all(link.is_visible() for link in colab.all())
 
 
 @pytest.mark.parametrize("hand", HANDS)

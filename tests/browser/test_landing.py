@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-import yaml
-from address import UNSET
+from address import UNSET, book_address
 from notebooks import appendices
 
 from .conftest import ROOT, SITE, Visit
@@ -32,12 +31,13 @@ def test_the_first_screen_says_what_for_whom_and_where_to_begin(page, pixels):
 
 
 def test_the_buttons_lead_to_chapter_1(page):
-    read, colab = page.page.locator(".hero > p:last-child a").all()
+    read, *colab = page.page.locator(".hero > p:last-child a").all()
     assert read.get_attribute("href") == "attention.html"
-    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    repository = config["repository"]["url"].removeprefix("https://github.com/")
-    place = f"{repository}/blob/{config['repository']['branch']}/book/attention.ipynb"
-    assert colab.get_attribute("href") == f"https://colab.research.google.com/github/{place}"
+    address = book_address()
+    place = f"{address.owner}/{address.name}/blob/{address.branch}/book/attention.ipynb"
+    assert [link.get_attribute("href") for link in colab] == (
+        [f"https://colab.research.google.com/github/{place}"] if address.is_set else []
+    )
 
 
 def test_each_chapter_has_a_card(page):
@@ -78,24 +78,19 @@ def test_the_pages_around_the_book(address, open_page):
     lost = (SITE / "404.html").read_text(encoding="utf-8")
     assert "no such page" in lost
     assert "User-agent" in (SITE / "robots.txt").read_text(encoding="utf-8")
-    is_set = UNSET not in (ROOT / "_config.yml").read_text(encoding="utf-8")
-    assert (SITE / "sitemap.xml").is_file() == is_set
+    assert (SITE / "sitemap.xml").is_file() == book_address().is_set
 
 
 def test_a_reader_can_mend_report_cite_and_print():
+    needs_address = {"Edit this page", "Report a mistake"}
     for path in sorted((SITE / "book").rglob("*.html")):
-        menus = re.findall(
-            r'<ul class="dropdown-menu">.*?</ul>', path.read_text("utf-8"), re.DOTALL
-        )
-        said = re.findall(r'btn__text-container">(.*?)<', "".join(menus))
-        for words in (
-            "Edit this page",
-            "Report a mistake",
-            "Cite this book",
-            "Print or save as PDF",
-        ):
-            assert words in said, path.name
-        cite = re.search(r'<a href="([^"]*#cite)"', "".join(menus))
+        header = path.read_text("utf-8").partition('class="article-header-buttons"')[2]
+        header = header.partition("<article")[0]
+        said = set(re.findall(r'title="(.*?)"', header))
+        assert {"Cite this book", "Print or save as PDF"} <= said, path.name
+        assert needs_address & said == (needs_address if book_address().is_set else set())
+        assert UNSET not in header
+        cite = re.search(r'<a href="([^"]*#cite)"', header)
         assert (path.parent / (cite[1].partition("#")[0] or path.name)).samefile(
             SITE / "book/index.html"
         )
