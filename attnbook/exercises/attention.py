@@ -29,6 +29,11 @@ def check_masked_weights() -> Iterator[Case]:
                     "'may attend'.",
                 ),
                 (
+                    scores.softmax(-1) * mask,
+                    "Forbidden weights are set to 0 after the softmax, so a row no longer sums to "
+                    "1: set their scores to -inf before it.",
+                ),
+                (
                     scores.masked_fill(~mask, -torch.inf).softmax(-1),
                     "The row in which no key is permitted is NaN: 0/0. Its weights should be 0.",
                 ),

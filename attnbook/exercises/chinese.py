@@ -40,6 +40,11 @@ CHAPTERS = {
         "Forbidden keys get the weight and permitted ones none: True means 'may attend'.": (
             "不许看的键得到了权重，可以看的却没有：True 表示“可以看”。"
         ),
+        "Forbidden weights are set to 0 after the softmax, so a row no longer sums to 1: set their "
+        "scores to -inf before it.": (
+            "不许看的权重是在 softmax 之后设为 0 的，所以那一行的总和不再是 1："
+            "应在 softmax 之前把它们的分数设为 -inf。"
+        ),
         "The row in which no key is permitted is NaN: 0/0. Its weights should be 0.": (
             "没有一个键可以看的那一行是 NaN：0/0。它的权重应为 0。"
         ),

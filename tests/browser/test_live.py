@@ -116,6 +116,10 @@ def test_a_date_is_typed_and_its_rows_are_walked(page):
     assert here.locator(".is-told th").text_content() == "e"
     assert "“e” looks at" in here.locator(".live-told").text_content()
     assert here.locator("tbody button[tabindex='0']").count() == 1  # one stop for the whole table
+    field.fill("2023年2月29日")
+    assert "There is no such day" in here.text_content()
+    field.fill("3月5日")
+    assert "It has learned year, month and day" in here.text_content()
     field.fill("1789年7月14日")
     assert "Wrong: it is July 14, 1789." in here.text_content()
     field.fill("昨天")

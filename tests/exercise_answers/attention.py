@@ -73,7 +73,7 @@ WRONG: dict[Checker, list[tuple[Answer, str]]] = {
         (lambda s, m: fill(s, m, -math.inf), "NaN"),
         (lambda s, m: fill(s, ~m, -math.inf).nan_to_num(0.0), "may attend"),
         (lambda s, m: s.masked_fill(~m, -math.inf).softmax(0).nan_to_num(0.0), "sum to 1"),
-        (lambda s, m: s.softmax(-1) * m, "sum to 1"),
+        (lambda s, m: s.softmax(-1) * m, "after the softmax"),
         (lambda s, m: s.softmax(-1), "forbidden key has weight"),
         (lambda s, m: fill(s, m, -1e9), "should be zero"),
         (lambda s, m: fill(2 * s, m, -math.inf).nan_to_num(0.0), "proportional"),

@@ -42,6 +42,11 @@
       ? `${MONTHS[month - 1]} ${day}, ${year}` : null;
   }
 
+  function noDate(text) {
+    return CHINESE.test(text) ? "There is no such day, so nothing is right."
+      : "It has learned year, month and day, as in 2041年9月26日 or 2041/9/26; for anything else nothing is right.";
+  }
+
   figure("date_translator", ["translator"], (element, p) => {
     const chinese = ["", "", "", ...p.source];
     const english = ["", "", "", ...p.target];
@@ -114,7 +119,7 @@
       const written = element.written = read(field.value).filter(({ next }) => next !== END);
       answer.textContent = spell(written);
       const right = rightAnswer(field.value);
-      verdict.textContent = right === null ? "That is no date, so nothing is right."
+      verdict.textContent = right === null ? noDate(field.value)
         : right === answer.textContent ? "Right." : `Wrong: it is ${right}.`;
       const top = Math.max(...written.flatMap(({ weights }) => [...weights]));
       const head = characters.map((c) => make("th", { scope: "col", lang: "zh-Hans" }, c));
@@ -128,7 +133,7 @@
         make("caption", { class: "live-hidden" }, "Weights: a row for each English character, a column for each Chinese one"),
         make("thead", {}, make("tr", {}, make("td"), ...head)), make("tbody", {}, ...rows));
       largest.textContent = ` ${top.toFixed(2)}`;
-      if (written.length) tell(0);
+      if (written.length) tell(written.length - 1);
     }
 
     element.append(
