@@ -234,9 +234,11 @@ def init_identity(layer: nn.Linear) -> nn.Linear:
 
     weight = 0,    bias = (1, 0, 0, 0, 1, 0)
 
-    The paper starts the last layer of a localisation network so. It is a function, and not what
-    the module does by itself, because only you know which layer of your network is the last, and
-    a start from elsewhere is worth comparing.
+    The paper starts the last layer of a localisation network so. In the first step of training the
+    layers before it get no gradient, since its weights are 0; it gets one itself, and then all do.
+
+    It is a function, and not what the module does by itself, because only you know which layer of
+    your network is the last, and a start from elsewhere is worth comparing.
 
     Raises:
         TypeError: the layer is no nn.Linear.

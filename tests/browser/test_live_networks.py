@@ -245,7 +245,7 @@ def test_the_second_mask_follows_the_digit_into_a_corner(page: Visit) -> None:
 @of("digit_masks")
 def test_a_digit_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     here, told, spoken = parts(page, "digit_masks")
-    here.get_by_role("button", name="As it was").click()
+    here.get_by_role("button", name="The original picture").click()
     start = told.text_content()
     digit = here.get_by_label("the digit", exact=False).first
     digit.focus()
@@ -256,5 +256,5 @@ def test_a_digit_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     side = here.get_by_label("the picture").bounding_box()["width"]
     drag(page, digit, (-side, -side))
     assert figure(page, "digit_masks", "e => e.at.places[0]") == [0, 0]
-    here.get_by_role("button", name="As it was").click()
+    here.get_by_role("button", name="The original picture").click()
     assert told.text_content() == start

@@ -123,18 +123,18 @@
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     const titled = (view, text) => make("div", {}, view, make("span", {}, text));
     element.append(
-      make("p", {}, "Drag the digit (orange frame) and the pieces (blue), or move them by the arrow keys. Digits usually lie in the middle, so put this one into a corner and the pieces into the middle. "
-        + "Which mask still finds it?"),
+      make("p", {}, "Digits usually lie in the middle; here the pieces do. Drag the digit (orange frame) and the pieces (blue), or move them by the arrow keys: "
+        + "which mask follows the digit?"),
       make("div", { class: "live-views live-three" }, titled(make("div", { class: "live-stage" }, photo, ...handles), "the picture"),
         ...views.map((view, n) => titled(view, `mask ${n + 1}; ink of the digit orange, of pieces white`))),
       make("div", { class: "live-row" }, button("Digit to a corner, pieces to the middle", () => start(at.number, MIDDLE)),
-        button("As it was", () => start(at.number, all.places[at.number])),
+        button("The original picture", () => start(at.number, all.places[at.number])),
         button("Another picture", () => { const next = (at.number + 1) % all.labels.length; start(next, all.places[next]); })),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "The second one, mostly. With the digit in the corner it is larger on the digit in 51 to 97 percent of the pairs for seven of the eight pictures, and in 37 for the last; "
         + "its average, which knows only where digits usually lie, in 5 at most. The first mask is above one half for two pictures of the eight.")));
     Object.assign(element, { look, run: (x) => run(p, shaped(Float32Array.from(x), 1, SIDE, SIDE)), at });
-    start(0, all.places[0]);
+    start(0, MIDDLE);
   });
 })();

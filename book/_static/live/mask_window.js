@@ -5,6 +5,7 @@
   const [HIGH, WIDE] = [150, 225];
   const SIZES = [1, 3, 5, 7, 9, 11, 13, 15];
   const DIRECTIONS = Array.from({ length: 8 }, (_, n) => [Math.cos(n * Math.PI / 4), Math.sin(n * Math.PI / 4)]);
+  const coloured = (value) => Math.sqrt(value / 1.75); // the scale of the figure above
   const within = (n, size) => Math.min(Math.max(n, 0), size - 1);
 
   // The eight channels: where the picture gets brighter to the right, and so on round the compass.
@@ -95,8 +96,8 @@
     function update() {
       const { row, column } = pointed ?? at;
       paint(views.photo, grey, greys);
-      paint(views.mean, found.mean.map((value) => value / 0.5), viridis);
-      paint(views.most, found.most.map((value) => value / 1.5), viridis);
+      paint(views.mean, found.mean.map(coloured), viridis);
+      paint(views.most, found.most.map(coloured), viridis);
       paint(views.mask, found.mask, viridis);
       for (const view of Object.values(views)) {
         Object.assign(view.getContext("2d"), { strokeStyle: "#ff7f2a", lineWidth: 1 })
