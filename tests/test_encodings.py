@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from einops import rearrange
 from torch.testing import assert_close
 
 from attnbook import RotaryEncoding, relative_buckets
@@ -127,6 +128,47 @@ def test_an_arm_of_the_longer_study_changes_the_angles_alone():
     )  # fmt: skip
     rotary = [module for module in kept.modules() if isinstance(module, RotaryEncoding)]
     assert [(r.interpolation, r.ntk) for r in set(rotary)] == [(1.0, 1.0)]
+
+
+def test_only_slow_pairs_are_slowed_by_parts():
+    parts = longer.ByParts(8, 10_000.0, length=32, factor=4.0, low=1, high=5)
+    turns = 32 / (2 * torch.pi) / 10_000.0 ** (torch.arange(4) / 4)
+    assert turns[0] > 5
+    assert turns[1] < 1  # the other pairs have not been round within the trained length
+    x = torch.randn(1, 2, 40, 8)
+    ways = [RotaryEncoding(8), RotaryEncoding(8, interpolation=4.0)]
+    pairs = [rearrange(turn(x), "... (pair two) -> ... pair two", two=2) for turn in (*ways, parts)]
+    assert_close(pairs[2][..., :1, :], pairs[0][..., :1, :])
+    assert_close(pairs[2][..., 1:, :], pairs[1][..., 1:, :])
+    paper = longer.ByParts(8, 10_000.0, length=32, factor=4.0, low=1, high=32)
+    assert 0.25 < paper.pace[0] < 0.5  # with the bounds of the paper the first pair slows as well
+
+
+class Nearby(torch.nn.Module):
+    """Names the latest marked symbol if it stands less than some places back, else symbol 0."""
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, tokens):
+        place = torch.arange(tokens.shape[1])
+        latest = place.expand_as(tokens).masked_fill(tokens < 16, -100).cummax(-1).values
+        symbol = tokens.gather(1, latest.clamp(min=0)) % 16 * (place - latest < self.reach)
+        return torch.nn.functional.one_hot(symbol, 64).float()
+
+
+def test_answers_are_split_by_their_distance():
+    stretches = {"within": 1, "at the end": 3}
+    for reach in (8, 16):
+        found = encodings.by_distance(Nearby(reach), 400, 64, stretches, seed=1)
+        assert list(found) == list(stretches)
+        for where in found.values():
+            assert all(bin["right"] == 1 for name, bin in where.items() if int(name[:2]) < reach)
+            far = [bin["right"] for name, bin in where.items() if int(name[:2]) >= reach]
+            assert far
+            assert max(far[:2]) < 0.3  # symbol 0 is right by chance, in one of sixteen
+            assert sum(bin["answers"] for bin in where.values()) <= 400 * 16
 
 
 def test_a_window_hides_what_is_far_in_each_layer_and_changes_nothing_else():

@@ -29,6 +29,7 @@ from attnbook.training import fit
 ENCODINGS = ("none", "learned", "sinusoidal", "T5", "ALiBi", "rotary")
 ASKED = ("latest marked", "three back")
 SYMBOLS, BIN, IGNORED = 16, 16, -100
+BACK, REACHES = 8, 48  # distances of the answer, in a row and up to where
 
 
 class Shifted(nn.Linear):
@@ -159,28 +160,75 @@ def right(
     return {name: [round(s, 4) for s in share] for name, share in zip(ASKED, shares, strict=True)}
 
 
-@on_cpu
-def learn(
-    *, arm: str, lr: float, steps: int, length: int, test_length: int, count: int, seed: int,
-    dim: int = 32, batch_size: int = 16, step: float = 0.01, reach: int = 24,
-    base: float = 10_000.0, only: str = "", lists: str = "test", device: str = "cpu",
-) -> dict[str, Any]:  # fmt: skip
-    """Train a causal reader on sequences of one length, no sequence twice; test it on longer ones.
+@torch.no_grad()
+def by_distance(
+    model: nn.Module, count: int, length: int, stretches: dict[str, int], seed: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return how often the latest marked symbol is named, by how far back it stands.
+
+    For each stretch of BIN positions, and for each BACK places of distance up to REACHES: how many
+    answers lie there, and which share of them is right.
+    """
+    tokens, answers = sequences(count, length, torch.Generator().manual_seed(seed))
+    place = torch.arange(length).expand(count, length)
+    back = place - place.masked_fill(tokens < SYMBOLS, -length).cummax(-1).values
+    given = torch.cat(
+        [
+            rearrange(model(part), "b n (two answers) -> b n two answers", two=2)[:, :, 0].argmax(
+                -1
+            )
+            for part in tokens.split(50)
+        ]
+    )
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for where, n in stretches.items():
+        here = slice(n * BIN, (n + 1) * BIN)
+        hit, far = (given == answers[..., 0])[:, here], back[:, here]
+        found[where] = {
+            f"{low} to {low + BACK - 1}": {
+                "answers": int(asked.sum()),
+                "right": round(hit[asked].float().mean().item(), 4),
+            }
+            for low in range(0, REACHES, BACK)
+            if (asked := (far >= low) & (far < low + BACK)).any()
+        }
+    return found
+
+
+def trained(
+    *, arm: str, lr: float, steps: int, length: int, test_length: int, seed: int, dim: int,
+    heads: int, batch_size: int, step: float, reach: int, base: float, only: str, device: str,
+) -> tuple[Reader, list[float]]:  # fmt: skip
+    """Train a causal reader on sequences of one length, no sequence twice; return its losses too.
 
     `only` leaves the other question's answers out of the training; `step` is FLOATER's, `reach`
     T5's and `base` that of rotary encoding.
     """
     torch.manual_seed(seed)
     model = Reader(
-        arm, 2 * SYMBOLS, 2 * SYMBOLS, dim=dim, max_length=test_length, step=step, reach=reach,
-        base=base,
+        arm, 2 * SYMBOLS, 2 * SYMBOLS, dim=dim, heads=heads, max_length=test_length, step=step,
+        reach=reach, base=base,
     ).to(device)  # fmt: skip
     drawn = sequences(batch_size * steps, length, torch.Generator().manual_seed(100_000 + seed))
     for n, name in enumerate(ASKED):
         if only not in ("", name):
             drawn[1][..., n] = IGNORED
     data = tuple(tensor.to(device) for tensor in drawn)
-    losses = fit(model, loss, data, steps=steps, batch_size=batch_size, lr=lr, seed=seed)
+    return model, fit(model, loss, data, steps=steps, batch_size=batch_size, lr=lr, seed=seed)
+
+
+@on_cpu
+def learn(
+    *, arm: str, lr: float, steps: int, length: int, test_length: int, count: int, seed: int,
+    dim: int = 32, heads: int = 4, batch_size: int = 16, step: float = 0.01, reach: int = 24,
+    base: float = 10_000.0, only: str = "", lists: str = "test", device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """Train a reader, and test it on sequences that are longer."""
+    model, losses = trained(
+        arm=arm, lr=lr, steps=steps, length=length, test_length=test_length, seed=seed, dim=dim,
+        heads=heads, batch_size=batch_size, step=step, reach=reach, base=base, only=only,
+        device=device,
+    )  # fmt: skip
     held_out = {"validation": 200_000, "test": 300_000}[lists] + seed
     tenth = max(1, steps // 10)
     return {
@@ -188,6 +236,21 @@ def learn(
         "curve": [round(fmean(losses[n : n + tenth]), 4) for n in range(0, steps, tenth)],
         "parameters": sum(p.numel() for p in model.parameters() if p.grad is not None),
     }
+
+
+@on_cpu
+def split(
+    *, arm: str, lr: float, steps: int, length: int, test_length: int, count: int, seed: int,
+    device: str = "cpu",
+) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
+    """Train a reader, and test it by the distance of the answer, on sequences that are longer."""
+    model, _ = trained(
+        arm=arm, lr=lr, steps=steps, length=length, test_length=test_length, seed=seed, dim=32,
+        heads=4, batch_size=16, step=0.01, reach=24, base=10_000.0, only="", device=device,
+    )  # fmt: skip
+    places = {"within": length, "beyond": 4 * length, "at the end": test_length}
+    stretches = {where: end // BIN - 1 for where, end in places.items()}
+    return by_distance(model.cpu(), count, test_length, stretches, 500_000 + seed)
 
 
 def run(
@@ -202,6 +265,7 @@ def run(
     tuning_seeds: int,
     attack_seeds: int,
     longer: int,
+    split_count: int,
 ) -> dict[str, Any]:
     """Tune and train each reader, once for each of the two stretches it is measured on.
 
@@ -252,6 +316,7 @@ def run(
         "parameters": {arm: rows[0]["parameters"] for arm, rows in runs["within"].items()},
         "order-blind": order_blind(test_length),
         "curve": {arm: mean_of(rows, "curve") for arm, rows in runs["within"].items()},
+        "by distance": apart(each, arms, best, seeds=attack_seeds, count=split_count),
         "comparisons": holm(comparisons),
         "attacks": attacks(
             each, arms, best, stretches, seeds=attack_seeds, longer=longer, sizes=sizes
@@ -282,6 +347,17 @@ COMPARED = [
     ("three back", "beyond", "rotary", "sinusoidal"),
     ("three back", "beyond", "rotary", "ALiBi"),
 ]
+
+
+def apart(
+    each: Each, arms: dict[str, dict[str, Any]], best: dict[str, float], *, seeds: int, count: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Return for some readers how often they are right, by the distance of the answer."""
+    cells = {
+        arm: {**arms[arm], "lr": best[f"{arm}, beyond"], "count": count}
+        for arm in ("none", "T5", "ALiBi", "rotary")
+    }
+    return repeat_all(each, split, cells, range(seeds), "by distance")
 
 
 def at(rows: list[dict[str, Any]], name: str, place: int) -> list[float]:
@@ -349,9 +425,17 @@ def attacks(
     bases = {
         f"{name}, base {base}": {**cell, "base": float(base)}
         for name, cell in tried.items()
-        for base in (10, 100, 1_000_000)
+        for base in (10, 100, 10**6, 10**7, 10**8, 10**9, 10**10)
         if name.startswith("rotary")
     }
+    beyond = {arm: {**arms[arm], "lr": best[f"{arm}, beyond"]} for arm in ("none", "rotary")}
+    shapes = {"one head": {"heads": 1}, "two heads": {"heads": 2}, "twice the width": {"dim": 64}}
+    larger = {
+        f"{arm}, {shape}": {**cell, **change}
+        for arm, cell in beyond.items()
+        for shape, change in shapes.items()
+    }
+    larger["rotary, two heads, base 1000000000"] = {**larger["rotary, two heads"], "base": 1e9}
     rate = best["sinusoidal, within"]
     floater = {
         f"FLOATER, step {step}, rate {lr:g}": {"arm": "FLOATER", "step": step, "lr": lr, **sizes}
@@ -370,6 +454,7 @@ def attacks(
         ),
         "another base of rotary encoding": (bases, range(seeds)),
         "FLOATER beside the sinusoids": (floater, range(seeds)),
+        "larger heads": (larger, range(seeds)),
     }
     found = []
     for what, (cells, block) in plan.items():
@@ -392,6 +477,7 @@ FULL: dict[str, Any] = {
     "tuning_seeds": 3,
     "attack_seeds": 3,
     "longer": 3600,
+    "split_count": 1500,
 }
 QUICK: dict[str, Any] = {
     "seeds": 2,
@@ -403,6 +489,7 @@ QUICK: dict[str, Any] = {
     "tuning_seeds": 1,
     "attack_seeds": 1,
     "longer": 7,
+    "split_count": 8,
 }
 
 if __name__ == "__main__":

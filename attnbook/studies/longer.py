@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from attnbook.datasets import on_cpu
-from attnbook.positional_encoding import RotaryEncoding
+from attnbook.multi_head_attention import MultiHeadAttention
+from attnbook.positional_encoding import RotaryEncoding, rotary_angles, rotate
 from attnbook.studies import encodings, main
 from attnbook.studies.encodings import ASKED, BIN, SYMBOLS, Reader, loss, right, sequences
 from attnbook.studies.protocol import chosen, compare, holm, mean_of, tune
@@ -19,6 +20,28 @@ from attnbook.studies.runner import Each
 from attnbook.training import fit
 
 ARMS = ("as trained", "interpolation", "NTK")
+
+
+class ByParts(RotaryEncoding):
+    """Rotary encoding in which only the slow pairs are slowed down, as in YaRN (section 3.2).
+
+    A pair that turned `high` times or more within the trained length keeps its pace, one that
+    turned `low` times or less turns `factor` times slower, and between the share grows evenly.
+    """
+
+    def __init__(
+        self, dim: int, base: float, *, length: int, factor: float, low: float, high: float
+    ) -> None:
+        super().__init__(dim, base=base)
+        turns = rotary_angles(torch.tensor([float(length)]), dim, base)[0] / (2 * torch.pi)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        self.pace = kept + (1 - kept) / factor
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Return x rotated."""
+        if positions is None:
+            positions = torch.arange(x.shape[-2], device=x.device)
+        return rotate(x, rotary_angles(positions, self.dim, self.base) * self.pace.to(x.device))
 
 
 @cache
@@ -43,9 +66,11 @@ def drawn(count: int, length: int, seed: int, device: str) -> tuple[Tensor, ...]
 def stretch(
     *, arm: str, factor: float, lr: float, more_steps: int, short_lr: float, steps: int,
     length: int, long: int, count: int, seed: int, dim: int = 32, batch_size: int = 16,
-    lists: str = "test", device: str = "cpu",
+    bounds: tuple[float, float] = (1, 32), lists: str = "test", device: str = "cpu",
 ) -> dict[str, Any]:  # fmt: skip
     """Train on short sequences, change the angles, and go on for some steps on long ones.
+
+    `bounds` are those of the arm "by parts".
 
     Returns the shares of right answers as after the training on short sequences ("before") and as
     at the end ("after"), for each BIN positions up to the long length.
@@ -55,8 +80,17 @@ def stretch(
         device=device,
     )  # fmt: skip
     model = copy.deepcopy(short)
-    for rotary in model.modules():
-        if isinstance(rotary, RotaryEncoding):
+    low, high = bounds
+    for attention in model.modules():
+        if not isinstance(attention, MultiHeadAttention):
+            continue
+        rotary = attention.rotary
+        assert isinstance(rotary, RotaryEncoding)
+        if arm == "by parts":
+            attention.rotary = ByParts(
+                rotary.dim, rotary.base, length=length, factor=factor, low=low, high=high
+            )
+        else:
             rotary.interpolation = factor if arm == "interpolation" else 1.0
             rotary.ntk = factor if arm == "NTK" else 1.0
     held_out = {"validation": 200_000, "test": 300_000}[lists] + seed
@@ -190,6 +224,13 @@ def attacks(
         return {arm: {**c, name: round(c[name] * factor, 6)} for arm, c in cells.items()}
 
     ntk = {f"NTK, {f:g}": {**cells["NTK"], "factor": f} for f in (8.0, 16.0)}
+    parts = {
+        f"by parts, bounds {low} and {high}, width {dim}": {
+            **cells["NTK"], "arm": "by parts", "bounds": (low, high), "dim": dim
+        }
+        for low, high in ((1, 5), (1, 32))
+        for dim in (32, 64)
+    }  # fmt: skip
     plan = {
         f"{longer} further steps": (changed(more_steps=longer), range(seeds)),
         "three times the learning rate": (scaled("lr", 3), range(seeds)),
@@ -201,6 +242,7 @@ def attacks(
         "twice the width": (changed(dim=64), range(seeds)),
         "another block of seeds": (cells, range(500, 500 + seeds)),
         "a larger factor for NTK": (ntk, range(seeds)),
+        "slowed by parts, as in YaRN": (parts, range(seeds)),
     }
     found = []
     for what, (tried, block) in plan.items():
