@@ -32,14 +32,14 @@
     const named = cues.map((cue, n) => (cue > 0 ? red[n] : green[n]));
     const kernel = p["layers.3.scores.weight"];
     const order = [...TRAINED];
-    // How many pictures are right, and the mean gates under a blue and under a yellow strip.
+    // How many pictures are right, and the mean gates under the cues +1 and -1.
     function look(list) {
       const found = maps.map((x) => run(p, x, list));
       const under = (cue) => TRAINED.map((c) => {
         const gates = found.filter((_, n) => cues[n] === cue).map(({ first }) => first[c]);
         return gates.reduce((a, b) => a + b, 0) / gates.length;
       });
-      return { right: found.filter(({ logits }, n) => argmax(logits) === named[n]).length, blue: under(1), yellow: under(-1) };
+      return { right: found.filter(({ logits }, n) => argmax(logits) === named[n]).length, plus: under(1), minus: under(-1) };
     }
 
     const { parts, tell, say } = teller();
@@ -74,16 +74,16 @@
           make("span", { class: "live-hidden" }, weights[c].toFixed(2)));
       });
       return make("tr", {}, make("th", { scope: "row" }, short(channel)), ...cells,
-        ...[found.blue, found.yellow].map((gates) => make("td", {}, gates[channel].toFixed(2))));
+        ...[found.plus, found.minus].map((gates) => make("td", {}, gates[channel].toFixed(2))));
     }
     function update() {
       const found = look(order);
       body.replaceChildren(...TRAINED.map((channel) => row(channel, found)));
       const at = order.indexOf(LAST_GREEN);
       const heard = order.slice(Math.max(at - 1, 0), at + 2).map((c) => CHANNELS[c]).join(", ");
-      const follow = TRAINED.slice(0, 8).filter((c) => Math.abs(found.blue[c] - found.yellow[c]) > FOLLOWS).map((c) => CHANNELS[c]);
+      const follow = TRAINED.slice(0, 8).filter((c) => Math.abs(found.plus[c] - found.minus[c]) > FOLLOWS).map((c) => CHANNELS[c]);
       tell(`${found.right} of ${cues.length} pictures are right. The gate of ${CHANNELS[LAST_GREEN]} hears ${heard}. `
-        + `Of the gates of red and green, ${follow.join(", ") || "none"} changes by more than ${FOLLOWS} with the strip.`);
+        + `Of the gates of red and green, ${follow.join(", ") || "none"} changes by more than ${FOLLOWS} with the cue.`);
     }
     function arrange(next) {
       order.splice(0, 12, ...next);
@@ -100,10 +100,10 @@
       list,
       make("div", { class: "live-row" }, button("Shuffle all", () => arrange(left())), button("As trained", () => arrange(TRAINED))),
       ...parts,
-      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates; columns: the squeezes that each hears, the darker the larger its weight. All three weights are negative. Then the mean gate under a blue and under a yellow strip."),
-        make("thead", {}, make("tr", {}, make("td"), ...TRAINED.map((c) => head(short(c))), head("blue"), head("yellow"))), body),
+      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates; columns: the squeezes that each hears, the darker the larger its weight. All three weights are negative. Then the mean gate over the pictures with the cue +1, which asks for the red digit, and over those with −1, which asks for the green one."),
+        make("thead", {}, make("tr", {}, make("td"), ...TRAINED.map((c) => head(short(c))), head("cue +1"), head("cue −1"))), body),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "Green 4 and blue 1. Blue 1 answers to the strip, and green 4 hears what comes after it in the list. Of 30,000 random orders, those with the two apart got 30 of the 40 pictures right at most, "
+        "Green 4 and blue 1. Blue 1 answers to the cue, and green 4 hears what comes after it in the list. Under the cue +1 the gate of green 4 is nearly 0, so green is kept out and red decides; under −1 it opens, and green outvotes red. Of 30,000 random orders, those with the two apart got 30 of the 40 pictures right at most, "
         + "and mostly about 20, as by a guess; with blue 1 right behind green 4, all got at least 31. So of all the neighbours in its list, this gate needs only these two.")));
     Object.assign(element, { right: (other) => look(other).right, look: (x, other) => run(p, before(p, shaped(Float32Array.from(x), 3, 8, 28)), other), order });
     update();
