@@ -30,12 +30,12 @@ def found(source: str) -> list[re.Match[str]]:
 
 
 def altered(text: str, draw: random.Random) -> str:
-    """Return the same with one digit changed, or another number word."""
+    """Return the same with one digit changed, or the word of another number."""
     digits = list(re.finditer(r"\d", text))
     if digits:
         at = draw.choice(digits).start()
         return f"{text[:at]}{(int(text[at]) + draw.randint(1, 9)) % 10}{text[at + 1 :]}"
-    return draw.choice([word for word in WORDS if word != text.lower()])
+    return draw.choice([word for word in WORDS if WORDS[word] != WORDS.get(text.lower())])
 
 
 def bound(name: str) -> list[tuple[Sentence, Entry]]:
