@@ -35,7 +35,8 @@ def altered(text: str, draw: random.Random) -> str:
     if digits:
         at = draw.choice(digits).start()
         return f"{text[:at]}{(int(text[at]) + draw.randint(1, 9)) % 10}{text[at + 1 :]}"
-    return draw.choice([word for word in WORDS if WORDS[word] != WORDS.get(text.lower())])
+    worth = ledger.WORDS.get(text.lower())
+    return draw.choice([word for word in WORDS if ledger.WORDS.get(word) != worth])
 
 
 def bound(name: str) -> list[tuple[Sentence, Entry]]:
