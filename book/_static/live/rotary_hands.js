@@ -15,7 +15,7 @@
   }
 
   figure("rotary_hands", [], (element) => {
-    const at = { query: 1, key: 2, locked: false };
+    const at = { query: 1, key: 5, locked: false };
 
     function look({ query, key }) {
       const angles = PACE.map((pace) => [(query + 1) * pace, key * pace]);
