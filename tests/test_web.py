@@ -122,7 +122,7 @@ def test_without_an_address_no_button_leads_nowhere():
 
 
 @pytest.mark.parametrize("name", ["book/index.md", "translations/zh/index.md"])
-def test_the_landing_page_offers_what_there_is(monkeypatch, name):
+def test_the_landing_page_offers_what_there_is(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     told = {}
     for repository in (ADDRESS, UNSET):

@@ -172,14 +172,8 @@ def by_distance(
     tokens, answers = sequences(count, length, torch.Generator().manual_seed(seed))
     place = torch.arange(length).expand(count, length)
     back = place - place.masked_fill(tokens < SYMBOLS, -length).cummax(-1).values
-    given = torch.cat(
-        [
-            rearrange(model(part), "b n (two answers) -> b n two answers", two=2)[:, :, 0].argmax(
-                -1
-            )
-            for part in tokens.split(50)
-        ]
-    )
+    logits = torch.cat([model(part) for part in tokens.split(50)])
+    given = rearrange(logits, "b n (two answers) -> b n two answers", two=2)[:, :, 0].argmax(-1)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for where, n in stretches.items():
         here = slice(n * BIN, (n + 1) * BIN)
@@ -196,8 +190,9 @@ def by_distance(
 
 
 def trained(
-    *, arm: str, lr: float, steps: int, length: int, test_length: int, seed: int, dim: int,
-    heads: int, batch_size: int, step: float, reach: int, base: float, only: str, device: str,
+    *, arm: str, lr: float, steps: int, length: int, test_length: int, seed: int, dim: int = 32,
+    heads: int = 4, batch_size: int = 16, step: float = 0.01, reach: int = 24,
+    base: float = 10_000.0, only: str = "", device: str = "cpu",
 ) -> tuple[Reader, list[float]]:  # fmt: skip
     """Train a causal reader on sequences of one length, no sequence twice; return its losses too.
 
@@ -245,8 +240,8 @@ def split(
 ) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
     """Train a reader, and test it by the distance of the answer, on sequences that are longer."""
     model, _ = trained(
-        arm=arm, lr=lr, steps=steps, length=length, test_length=test_length, seed=seed, dim=32,
-        heads=4, batch_size=16, step=0.01, reach=24, base=10_000.0, only="", device=device,
+        arm=arm, lr=lr, steps=steps, length=length, test_length=test_length, seed=seed,
+        device=device,
     )  # fmt: skip
     places = {"within": length, "beyond": 4 * length, "at the end": test_length}
     stretches = {where: end // BIN - 1 for where, end in places.items()}
