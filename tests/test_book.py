@@ -402,6 +402,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (say("It works!"), "'!'"),
         (say("It works \U0001f600."), "\U0001f600"),
         (say("It is simply a sum."), "simply"),
+        (say("A window of 3 x 3 places."), "3 x 3"),
         (say("Attention is a powerful idea."), "powerful"),
     ],
     "headings_are_in_order": [

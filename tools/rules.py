@@ -490,11 +490,13 @@ def code_reads_no_files(chapter: Chapter) -> Iterator[str]:
 
 @rule
 def prose_is_plain(chapter: Chapter) -> Iterator[str]:
-    """No exclamation marks, no emoji, none of the words that praise instead of showing."""
+    """No exclamation marks, no emoji, no words that praise instead of showing; 3 × 3, not 3 x 3."""
     words = r"\b(?:simply|obviously|powerful|crucial|crucially|delve|in essence)\b"
     for block in chapter.blocks:
         if found := re.search(words, no_math(block.text), re.IGNORECASE):
             yield f"cell {block.cell} says {found[0]!r}"
+        if found := re.search(r"\d x \d", block.text):
+            yield f"cell {block.cell} writes {found[0]!r} without the sign ×"
         if found := re.search(r"!(?!=)|[\U0001f300-\U0001faff\u2600-\u27bf]", no_math(block.text)):
             yield f"cell {block.cell} has {found[0]!r}: {block.text.strip()[:60]}"
 
