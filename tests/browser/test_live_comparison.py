@@ -166,15 +166,16 @@ def choose(page: Visit, row: int, column: int) -> None:
         ("spatial gate", (3, 7), "1 place, itself, times 0.94 in all colours."),
         ("spatial gate", (0, 0), "1 place, itself, times 0.00 in all colours."),
         ("self-attention", (3, 7), "all 150 places. The largest weight, 0.022, lies on itself;"),
-        ("spatial transformer", (3, 7), "four places around (3.6, 7.8), times 0.10, 0.30, 0.15, 0"),
-        ("spatial transformer", (2, 0), "two places around (3.0, 3.6), times 0.45, 0.55."),
+        ("spatial transformer", (3, 7), "four places around (4.6, 8.8), times 0.10, 0.30, 0.15, 0"),
+        ("spatial transformer", (2, 0), "two places around (4.0, 4.6), times 0.45, 0.55."),
     ],
 )
 def test_one_sentence_says_what_the_place_is_made_of(page, treatments, kind, place, said) -> None:
     here, told, spoken = parts(page, "one_row")
     here.get_by_label(kind).check()
     choose(page, *place)
-    assert told.text_content().startswith(f"Place ({place[0]}, {place[1]}) is made of {said}")
+    row, column = (index + 1 for index in place)  # a reader counts from 1
+    assert told.text_content().startswith(f"Place ({row}, {column}) is made of {said}")
     assert spoken.text_content() == told.text_content()
     if kind == "self-attention":
         row = matrices(treatments[kind])[0, place[0] * WIDE + place[1]]
@@ -188,7 +189,7 @@ def test_the_answer_on_the_corner_holds(treatments, photo) -> None:
     for gate in ("channel gate", "spatial gate"):
         assert reach[gate].nonzero().tolist() == [[0, 0]]
     warped = (reach["spatial transformer"] > 1e-9).nonzero().tolist()
-    assert warped == [[1, 3], [1, 4], [2, 3], [2, 4]]  # around (1.8, 3.6)
+    assert warped == [[1, 3], [1, 4], [2, 3], [2, 4]]  # around (1.8, 3.6), counted from 0
     assert reach["self-attention"].min() > 0
     most = reach["self-attention"].flatten().topk(20).indices
     brightness = photo.mean(0).flatten()
@@ -208,13 +209,13 @@ def test_a_mouse_looks_at_a_place_and_a_click_chooses_it(page) -> None:
     )
     before = spoken.text_content()
     page.page.mouse.move(*at(1, 12))
-    assert told.text_content().startswith("Place (1, 12) is made of 9 places")
+    assert told.text_content().startswith("Place (2, 13) is made of 9 places")
     assert spoken.text_content() == before  # it is only looked at
     page.page.mouse.move(5, 5)
-    assert told.text_content().startswith("Place (3, 7)")
+    assert told.text_content().startswith("Place (4, 8)")
     page.page.mouse.click(*at(9, 0))
     page.page.mouse.move(5, 5)
-    assert told.text_content().startswith("Place (9, 0) is made of 4 places")
+    assert told.text_content().startswith("Place (10, 1) is made of 4 places")
     assert spoken.text_content() == told.text_content()
 
     # The ring is dragged, beyond the border as far as the border, and speaks when it is let go.
@@ -225,22 +226,22 @@ def test_a_mouse_looks_at_a_place_and_a_click_chooses_it(page) -> None:
     page.page.mouse.move(*middle)
     page.page.mouse.down()
     page.page.mouse.move(*at(5, 5), steps=4)
-    assert told.text_content().startswith("Place (5, 5)")
-    assert spoken.text_content().startswith("Place (9, 0)")
+    assert told.text_content().startswith("Place (6, 6)")
+    assert spoken.text_content().startswith("Place (10, 1)")
     page.page.mouse.up()
-    assert spoken.text_content().startswith("Place (5, 5)")
+    assert spoken.text_content().startswith("Place (6, 6)")
     drag(page, ring, (box["width"], box["height"]))
     page.page.mouse.move(5, 5)
-    assert told.text_content().startswith("Place (9, 14)")
+    assert told.text_content().startswith("Place (10, 15)")
 
     # A row of the matrix is the place of the output that it makes.
     sheet = here.get_by_label("the matrix")
     edges = sheet.bounding_box()
     y = round(edges["y"] + edges["height"] * (4 * WIDE + 2 + 0.5) / COUNT)
-    place = divmod(int((y - edges["y"]) / edges["height"] * COUNT), WIDE)
+    row, column = divmod(int((y - edges["y"]) / edges["height"] * COUNT), WIDE)
     page.page.mouse.click(edges["x"] + 9, y)
     page.page.mouse.move(5, 5)
-    assert spoken.text_content().startswith(f"Place {place}")
+    assert spoken.text_content().startswith(f"Place ({row + 1}, {column + 1})")
 
 
 def test_the_mechanisms_are_chosen_by_keys(page) -> None:
@@ -396,7 +397,7 @@ def rows(page: Visit) -> dict[str, list[str]]:
 
 
 def test_the_figure_starts_where_the_chapter_counts(page) -> None:
-    _, told, _ = parts(page, "cost_explorer")
+    here, told, _ = parts(page, "cost_explorer")
     assert rows(page) == {
         "": NAMES,
         "parameters": ["263,168", "8,464", "5", "8,292"],
@@ -410,6 +411,10 @@ def test_the_figure_starts_where_the_chapter_counts(page) -> None:
         "time for launches": ["25 µs", "35 µs", "30 µs", "100 µs"],
         "waits for": ["arithmetic", "memory", "memory", "memory"],
     }
+    # The sentence with the answer comes once something has been moved.
+    assert told.text_content().startswith("Guess first.")
+    here.get_by_role("radio", name="parameters").check()
+    here.get_by_role("radio", name="multiply-adds").check()
     assert told.text_content() == (
         "Attention takes 520 M multiply-adds, 63,500 times those of SE, and 153 times its time. "
         "Attention waits for arithmetic; SE, ECA and CBAM wait for memory."
@@ -595,7 +600,7 @@ def test_a_finger_taps_and_drags(context: BrowserContext, address: str) -> None:
         assert box
         place = {"x": box["width"] * 2.5 / WIDE, "y": box["height"] * 8.5 / HIGH}
         output.tap(position=place)  # pyright: ignore[reportArgumentType]
-        assert told.text_content().startswith("Place (8, 2) is made of 1 place, itself")
+        assert told.text_content().startswith("Place (9, 3) is made of 1 place, itself")
         assert here.locator("p[aria-live]").text_content() == told.text_content()
 
         costs_here = touched.locator("attn-live[name=cost_explorer]")
@@ -617,7 +622,7 @@ def test_a_finger_taps_and_drags(context: BrowserContext, address: str) -> None:
             wire.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
         cell = box["width"] / WIDE
         assert told.text_content().startswith(
-            f"Place ({math.floor(8.5 - 60 / cell)}, {math.floor(2.5 + 60 / cell)})"
+            f"Place ({math.floor(9.5 - 60 / cell)}, {math.floor(3.5 + 60 / cell)})"
         )
         assert output.bounding_box()["y"] == box["y"]
     finally:

@@ -9,7 +9,7 @@
   const GATES = [0.95, 0.4, 0.4]; // red, green and blue
   const THETA = [[0.6, 0, 0.1], [0, 0.6, 0]];
   const EDGE = [{ strokeStyle: "#000", lineWidth: 8 }, { strokeStyle: "#fff", lineWidth: 4 }];
-  const named = ([row, column]) => `(${row}, ${column})`;
+  const named = ([row, column]) => `(${row + 1}, ${column + 1})`; // counted from 1
   const within = (index, axis) => Math.min(Math.max(index, 0), SIDES[axis] - 1);
   const alone = (n, weight) => PLACES.map((_, m) => (m === n ? weight : 0));
   const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
@@ -52,7 +52,7 @@
       },
       said(row, n) {
         const read = row.filter((weight) => weight > 1e-9);
-        return `${["one", "two", "three", "four"][read.length - 1]} places around ${named(source(n).map((at) => at.toFixed(1)))}, `
+        return `${["one", "two", "three", "four"][read.length - 1]} places around (${source(n).map((at) => (at + 1).toFixed(1)).join(", ")}), `
           + `times ${read.map((weight) => weight.toFixed(2)).join(", ")}.`;
       },
     },
@@ -125,14 +125,14 @@
     const titled = (attributes, text, ...shown) => make("div", {}, make("div", { class: "live-stage", ...attributes }, ...shown), make("span", {}, text));
     const kinds = Object.keys(MECHANISMS);
     element.append(
-      make("p", {}, "Move to the corner (0, 0) of the output. Which of the five can bring something of the cup there? "
-        + "(A place is named by its row and column, from 0.)"),
+      make("p", {}, "Move to the corner (1, 1) of the output. Which of the five can bring something of the cup there? "
+        + "(A place is named by its row and column.)"),
       choice("one-row", "Mechanism:", kinds, (n) => { choose(kinds[n]); say(); }),
       make("div", { class: "live-views live-three live-rows" }, titled(pointing(views[0], under), "output: choose a place", views[0], ring),
         titled({}, "input: what it is made of", views[1]), titled(pointing(sheet, rowUnder), "the matrix, and its row", sheet)),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "Self-attention and the spatial transformer. Attention takes a little from everywhere, most from what is as dark as the corner; the transformer reads at (1.8, 3.6), "
+        "Self-attention and the spatial transformer. Attention takes a little from everywhere, most from what is as dark as the corner; the transformer reads at (2.8, 4.6), "
         + "on the edge of the cup. A gate has nothing but the place itself, and this convolution nothing but its neighbours.")));
     Object.assign(element, { matrices, output });
     choose(kinds[0]);
