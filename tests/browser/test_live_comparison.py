@@ -37,7 +37,11 @@ pytestmark = [pytest.mark.book, pytest.mark.xdist_group(CHAPTER)]
 
 @pytest.fixture(scope="module")
 def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
-    yield from opened(open_page, "comparison", ["one_row", "cost_explorer"])
+    for visit in opened(open_page, "comparison", ["one_row", "cost_explorer"]):
+        fold = visit.page.locator("attn-live[name=cost_explorer] .live-fold")
+        assert not fold.locator("table").is_visible()  # it begins with two sliders
+        fold.locator("summary").click()
+        yield visit
 
 
 # --- A place of the output, and its row -----------------------------------------------------------
@@ -413,7 +417,7 @@ def test_the_figure_starts_where_the_chapter_counts(page) -> None:
     }
     # The sentence with the answer comes once something has been moved.
     assert told.text_content().startswith("Guess first.")
-    here.get_by_role("radio", name="parameters").check()
+    here.get_by_role("radio", name="time").check()
     here.get_by_role("radio", name="multiply-adds").check()
     assert told.text_content() == (
         "Attention takes 520 M multiply-adds, 63,500 times those of SE, and 153 times its time. "
@@ -432,9 +436,6 @@ BARS = """e => [...e.querySelectorAll(".live-costs > div")].map(row => {
 # What is drawn, and the powers of ten that its axis goes from and to.
 AXES = {
     "multiply-adds": ("products", 1, 14),
-    "parameters": ("parameters", 0, 8),
-    "bytes": ("bytes", 2, 13),
-    "operations a byte": ("intensity", -1, 4),
     "time": ("times", -1, 10),
 }
 TICKS = {"": 1, "M": 1e6, "G": 1e9, "T": 1e12, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -443,7 +444,7 @@ TICKS |= {"µs": 1, "ms": 1e3, "s": 1e6}
 
 def test_what_stands_beside_a_bar_has_room(page) -> None:
     here, _, _ = parts(page, "cost_explorer")
-    here.get_by_role("radio", name="bytes").check()
+    here.get_by_role("radio", name="time").check()
     for pixels in (360, 1440):
         with width(page, pixels):
             wide = here.locator(".live-costs > div > :is(:first-child, b)").evaluate_all(
@@ -606,7 +607,7 @@ def test_a_finger_taps_and_drags(context: BrowserContext, address: str) -> None:
         costs_here = touched.locator("attn-live[name=cost_explorer]")
         costs_here.get_by_role("button", name="an H100").tap()
         costs_here.get_by_text("All four wait for launches.").first.wait_for()
-        costs_here.get_by_label("parameters").first.tap()
+        costs_here.get_by_label("time").first.tap()
         side = costs_here.get_by_role("slider", name="side of the map")
         side.tap(position={"x": 5, "y": 14})
         assert side.get_attribute("aria-valuetext") == "1"

@@ -3,9 +3,11 @@
   "use strict";
   const { figure, make, slider, argmax, choice, teller } = window.attnbookLive;
   // What a slider says, its values, and the one it starts with.
-  const LAYER = {
+  const FIRST = {
     C: ["channels C:", [32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048], 256],
     side: ["side of the map:", [1, 2, 4, 7, 14, 28, 56, 112], 28],
+  };
+  const MORE = {
     batch: ["batch:", [1, 2, 4, 8, 16, 32, 64], 1],
     r: ["reduction r:", [1, 2, 4, 8, 16, 32], 16],
     k: ["ECA's kernel k:", [3, 5, 7, 9, 11, 13, 15], 5],
@@ -57,9 +59,6 @@
   // What is drawn: its values, how they are written, and the powers of ten at both ends of the axis.
   const MEASURES = {
     "multiply-adds": [(layer) => [layer.products], short, 1, 14],
-    "parameters": [(layer) => [layer.parameters], short, 0, 8],
-    "bytes": [(layer) => [layer.bytes], inBytes, 2, 13],
-    "operations a byte": [(layer) => [layer.intensity], short, -1, 4],
     "time: memory, arithmetic, launches": [(layer) => layer.times, inTime, -1, 10],
   };
   const ROWS = {
@@ -74,7 +73,7 @@
   };
 
   figure("cost_explorer", [], (element) => {
-    const settings = { ...LAYER, ...MACHINE };
+    const settings = { ...FIRST, ...MORE, ...MACHINE };
     const at = { bytes: 0, drawn: "multiply-adds" };
     const { parts, tell, say } = teller();
     const bars = make("div", { class: "live-levels live-costs" });
@@ -117,17 +116,19 @@
 
     const [measures, names] = [Object.keys(MEASURES), ["attention", "SE", "ECA", "CBAM"]];
     element.append(
-      make("p", {}, "For 256 channels and 28 × 28 places attention takes 63,500 times the multiply-adds of SE. Does it take 63,500 times as long? And on an H100?"),
+      make("p", {}, "For 256 channels and 28 × 28 places attention takes 63,500 times the multiply-adds of SE. Does it take 63,500 times as long? And on an H100? "
+        + "(A launch is the start of one operator; each layer is a few of them.)"),
       choice("cost-drawn", "Draw:", measures, (n) => { set({ drawn: measures[n] }); say(); }),
-      bars, ...parts, group(LAYER),
+      bars, ...parts, group(FIRST),
       make("div", { class: "live-row" }, "Machine:", ...Object.entries(MACHINES).map(([name, machine]) =>
         make("button", { type: "button", onclick: () => { set(machine); say(); } }, name))),
-      group(MACHINE),
-      choice("cost-bytes", "Bytes moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
-      make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, name)))), body),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "No. On two cores it takes 153 times as long, because SE waits for its map to be moved. On the H100 both wait until their operators are launched; "
         + "attention has 5 of them and SE 7, so it takes 0.714 times as long.")),
+      make("details", { class: "live-fold" }, make("summary", {}, "All sizes, the machine's speeds and every count"),
+        group(MORE), group(MACHINE),
+        choice("cost-bytes", "Bytes moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
+        make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, name)))), body)),
       make("details", {}, make("summary", {}, "How it is counted"), make("p", {},
         "“By element” are poolings and products with gates. Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
         + "in attention, 3 times in SE and ECA and 8 times in CBAM; unfused attention also writes its scores and its weights, and reads them. "
