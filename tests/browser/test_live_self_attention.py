@@ -67,6 +67,8 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert told.text_content() == (
         "Dog takes 0.88 of itself and 0.12 of bites. Bites takes 0.27 of itself and 0.73 of dog."
     )
+    heads = here.locator("table", has_text="X").first.locator("thead th")
+    assert heads.all_text_contents() == ["animal", "action", "1"]
     field = here.get_by_label("W^Q, row 1, column 2")
     field.focus()
     for _ in range(3):

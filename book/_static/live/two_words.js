@@ -2,6 +2,7 @@
 (function () {
   "use strict";
   const { figure, make, viridis } = window.attnbookLive;
+  const FEATURES = ["animal", "action", "1"];
   const NAMES = { x: "X", q: "W^Q", k: "W^K", v: "W^V" };
   const START = {
     x: [[1, 0, 1], [0, 1, 1]],
@@ -51,7 +52,8 @@
         onchange: () => say(),
       })));
       const rows = fields[id].map((row, i) => make("tr", {}, ...(id === "x" ? [names[i]] : []), ...row.map((field) => make("td", {}, field))));
-      return make("table", { class: "live-matrix" }, make("caption", {}, title(id)), make("tbody", {}, ...rows));
+      const heads = id === "x" ? [make("thead", {}, make("tr", {}, make("td"), ...FEATURES.map((name) => make("th", { scope: "col" }, name))))] : [];
+      return make("table", { class: "live-matrix" }, make("caption", {}, title(id)), ...heads, make("tbody", {}, ...rows));
     }
     function title(id) {
       return id === "x" ? "X" : make("span", {}, "W", make("sup", {}, id.toUpperCase()));
