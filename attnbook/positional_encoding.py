@@ -276,7 +276,8 @@ def rotate(
 
         rearrange(weight, "(heads pair two) ... -> (heads two pair) ...", heads=heads, two=2)
 
-    and, for `k_proj`, with the number of key-value heads where that is another.
+    and, for `k_proj`, with the number of key-value heads where that is another. A learned norm of
+    each head's queries and keys before the rotation, as in Qwen3, has weights to be sorted so, too.
 
     torch.compile warns that it generates no code for complex numbers. It calls PyTorch's own kernel
     instead, which is no slower than this function without compiling.

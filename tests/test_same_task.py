@@ -224,8 +224,11 @@ def test_an_attack_changes_one_thing(planned):
         }
     assert list(changed.values()) == [
         set(), {"steps"}, set(), {"start"}, {"start"}, {"lr"}, {"lr"}, {"size"},
-        {"optimizer", "lr"},
+        {"optimizer", "lr"}, {"steps"},
     ]  # fmt: skip
+    last = found["attacks"][-1]
+    assert {len(shares) for shares in last["came"].values()} == {len(found["seeds"])}
+    assert {name for pair in last["comparisons"] for name in pair.split(" - ")} == set(last["came"])
 
 
 def test_each_arm_is_compared_with_nothing_and_with_its_rival():

@@ -67,7 +67,17 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert told.text_content() == (
         "Dog takes 0.88 of itself and 0.12 of bites. Bites takes 0.27 of itself and 0.73 of dog."
     )
-    field = here.get_by_label("W^Q, row 1, column 2")
+    words, asked = ["dog", "bites"], ["animal", "action", "word", "alive"]
+    of_words = ["animal", "action", "1"]
+    rows, columns = [words] + [of_words] * 3 + [words] * 6, [of_words] + [asked] * 6 + [words] * 2
+    tables = here.locator("table")
+    for n, (row, column) in enumerate(zip(rows, [*columns, asked], strict=True)):
+        for scope, names in (("row", row), ("col", column)):
+            found = tables.nth(n).locator(f"th[scope={scope}]").all_text_contents()
+            assert found == names, n
+    taken = here.locator(".live-taken").all_text_contents()
+    assert taken == ["Dog takesdog 88 %bites 12 %", "Bites takesdog 73 %bites 27 %"]
+    field = here.get_by_label("W^Q, row animal, column action")
     field.focus()
     for _ in range(3):
         page.page.keyboard.press("ArrowUp")
@@ -80,11 +90,13 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert field.get_attribute("aria-invalid") == "true"
     here.get_by_role("button", name="Queries = keys").click()
     keys = [[here.get_by_label(f"W^{m}, row {i}, column {j}").input_value() for m in "QK"]
-            for i in (1, 2, 3) for j in (1, 2, 3, 4)]  # fmt: skip
+            for i in of_words for j in asked]  # fmt: skip
     assert all(q == k for q, k in keys)
     here.get_by_role("button", name="Start again").click()
     here.get_by_role("button", name="Swap the words").click()
     assert told.text_content().startswith("Bites takes 0.27 of itself")
+    weights = here.locator("table", has_text="weights").locator("th").all_text_contents()
+    assert weights == ["bites", "dog"] * 2
     here.get_by_label("causal mask").check()
     assert told.text_content().startswith("Bites takes 1 of itself and 0 of dog.")
     here.get_by_role("button", name="Start again").click()

@@ -72,7 +72,7 @@
     colour.getContext("2d").putImageData(drawn, 0, 0);
     frames(colour);
     element.append(
-      make("p", {}, "The next layer adds the five channels. With all gates open, the suit (white frame) is brighter in the sum than the wall "
+      make("p", {}, "The next layer adds the five channels. (Here on 85 × 85 pixels, so the numbers differ a little from the figure's.) With all gates open, the suit (white frame) is brighter in the sum than the wall "
         + "(blue frame). Which single gate can turn that round, and how far must it close? Can any setting make a place brighter than it was?"),
       make("div", { class: "live-row" }, ...Object.entries(SETTINGS).map(([name, open]) =>
         make("button", { type: "button", onclick: () => { gates.splice(0, 5, ...open); update(); say(); } }, name))),

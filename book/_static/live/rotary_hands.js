@@ -65,7 +65,7 @@
           hand.setAttribute("x2", Math.cos(angles[l][n]));
           hand.setAttribute("y2", -Math.sin(angles[l][n]));
         });
-        note.textContent = `pair ${l + 1}: ${products[l].toFixed(2)}`;
+        note.textContent = `pair ${l + 1}: cosine ${products[l].toFixed(2)}`;
       }
       const apart = Math.abs(at.key - at.query);
       const where = apart === 0 ? "at the same position"

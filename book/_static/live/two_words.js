@@ -2,6 +2,8 @@
 (function () {
   "use strict";
   const { figure, make, viridis } = window.attnbookLive;
+  const FEATURES = ["animal", "action", "1"]; // of a word
+  const ASKED = ["animal", "action", "word", "alive"]; // of a query, a key or a value
   const NAMES = { x: "X", q: "W^Q", k: "W^K", v: "W^V" };
   const START = {
     x: [[1, 0, 1], [0, 1, 1]],
@@ -34,6 +36,7 @@
   figure("two_words", [], (element) => {
     const at = { words: ["dog", "bites"], causal: false };
     const names = at.words.map(() => make("th", { scope: "row" }));
+    const heading = (columns) => make("tr", {}, make("td"), ...columns.map((name) => make("th", { scope: "col" }, name)));
     const fields = {};
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
@@ -42,7 +45,8 @@
     // A matrix whose entries can be typed, or moved by the arrow keys.
     function editable(id) {
       fields[id] = START[id].map((row, i) => row.map((_, j) => make("input", {
-        type: "number", min: -9, max: 9, step: 1, "aria-label": `${NAMES[id]}, row ${i + 1}, column ${j + 1}`,
+        type: "number", min: -9, max: 9, step: 1,
+        "aria-label": id === "x" ? `X, row ${i + 1}, ${FEATURES[j]}` : `${NAMES[id]}, row ${FEATURES[i]}, column ${ASKED[j]}`,
         oninput: ({ target }) => {
           const valid = target.value !== "" && Math.abs(target.valueAsNumber) <= 9;
           target.setAttribute("aria-invalid", !valid);
@@ -50,8 +54,8 @@
         },
         onchange: () => say(),
       })));
-      const rows = fields[id].map((row, i) => make("tr", {}, ...(id === "x" ? [names[i]] : []), ...row.map((field) => make("td", {}, field))));
-      return make("table", { class: "live-matrix" }, make("caption", {}, title(id)), make("tbody", {}, ...rows));
+      const rows = fields[id].map((row, i) => make("tr", {}, id === "x" ? names[i] : make("th", { scope: "row" }, FEATURES[i]), ...row.map((field) => make("td", {}, field))));
+      return make("table", { class: "live-matrix" }, make("caption", {}, title(id)), make("thead", {}, heading(id === "x" ? FEATURES : ASKED)), make("tbody", {}, ...rows));
     }
     function title(id) {
       return id === "x" ? "X" : make("span", {}, "W", make("sup", {}, id.toUpperCase()));
@@ -64,26 +68,29 @@
       return make("table", { class: "live-matrix" }, make("caption", {}, caption), shown[id]);
     }
     function fill(body, matrix) {
+      const columns = matrix[0].length === at.words.length ? at.words : ASKED;
       const seen = matrix.flat().filter(Number.isFinite);
       const [least, most] = [Math.min(...seen), Math.max(...seen)];
-      body.replaceChildren(...matrix.map((row, i) => make("tr", {}, make("th", { scope: "row" }, at.words[i]),
+      body.replaceChildren(heading(columns), ...matrix.map((row, i) => make("tr", {}, make("th", { scope: "row" }, at.words[i]),
         ...row.map((number) => {
           const share = most > least && number > least ? (number - least) / (most - least) : 0;
           return make("td", { style: `background: ${viridis(share)}; color: ${share > 0.43 ? "#000" : "#fff"}` }, written(number));
         }))));
     }
 
-    const mixes = [0, 1].map(() => make("div", { class: "live-mix", "aria-hidden": "true" }, make("b"), make("i"), make("i")));
+    // What a word takes, in words and as two parts of a bar.
+    const takers = at.words.map(() => make("div", { class: "live-taken" }, make("b"), make("span"), make("span")));
+    const mixes = at.words.map(() => make("div", { class: "live-mix" }, make("i"), make("i")));
     function update() {
       const found = look(at);
       names.forEach((name, i) => { name.textContent = at.words[i]; });
       for (const [id, body] of Object.entries(shown)) fill(body, found[id]);
       found.weights.forEach((row, i) => {
-        const [taker, ...shares] = mixes[i].children;
-        taker.textContent = `${at.words[i]} takes`;
-        shares.forEach((share, j) => {
-          share.style.setProperty("--g", row[j]);
-          share.textContent = row[j] > 0.4 ? `${at.words[j]} ${Math.round(100 * row[j])} %` : "";
+        const [taker, ...parts] = takers[i].children;
+        taker.textContent = `${capital(at.words[i])} takes`;
+        row.forEach((share, j) => {
+          parts[j].textContent = `${at.words[j]} ${Math.round(100 * share)} %`;
+          mixes[i].children[j].style.setProperty("--g", share);
         });
       });
       const dog = at.words.indexOf("dog");
@@ -109,7 +116,7 @@
         button("Queries = keys", () => set({ q: at.k })),
         button("Swap the words", () => { at.words.reverse(); set({ x: [at.x[1], at.x[0]] }); }),
         make("label", {}, mask, " causal mask")),
-      ...mixes, told, spoken,
+      ...mixes.map((mix, i) => make("div", { "aria-hidden": "true" }, takers[i], mix)), told, spoken,
       make("div", { class: "live-matrices" }, editable("x"), editable("q"), editable("k"), editable("v")),
       make("div", { class: "live-matrices" }, result("query", "queries"), result("key", "keys"), result("value", "values"),
         result("scores", "scores"), result("weights", "weights"), result("output", "output")));
