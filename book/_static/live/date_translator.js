@@ -130,10 +130,10 @@
         ...characters.map((_, j) => make("td", { style: `--c:${viridis(weights[j + 1] / top)}` },
           make("span", { class: "live-hidden" }, weights[j + 1].toFixed(2))))));
       table.replaceChildren(
-        make("caption", { class: "live-hidden" }, "Weights: a row for each English character, a column for each Chinese one"),
+        make("caption", {}, "Columns: the Chinese that is read. Rows: the English that is written."),
         make("thead", {}, make("tr", {}, make("td"), ...head)), make("tbody", {}, ...rows));
       largest.textContent = ` ${top.toFixed(2)}`;
-      if (written.length) tell(written.length - 1);
+      if (written.length) tell(0); // the letter that the text begins with
     }
 
     element.append(
