@@ -117,6 +117,11 @@ def test_a_date_is_typed_and_its_rows_are_walked(page):
     page.page.keyboard.press("ArrowDown")
     assert here.locator(".is-told th").text_content() == "e"
     assert "“e” looks at" in here.locator(".live-told").text_content()
+    signs = here.locator("thead th").all_text_contents()
+    assert (signs[0], signs[-1]) == ("start", "end")
+    for row in here.locator("tbody tr").all():  # no weight is left out: each row sums to 1
+        weights = [float(text) for text in row.locator("td").all_text_contents()]
+        assert len(weights) == len(signs) and sum(weights) == pytest.approx(1, abs=0.08)
     assert here.locator("tbody button[tabindex='0']").count() == 1  # one stop for the whole table
     field.fill("2023年2月29日")
     assert "There is no such day" in here.text_content()
