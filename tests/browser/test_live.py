@@ -111,10 +111,17 @@ def test_a_date_is_typed_and_its_rows_are_walked(page):
     field.fill("1989年12月31日")
     assert here.locator("output").text_content() == "December 31, 1989"
     assert "Right." in here.text_content()
+    assert here.locator(".is-told th").text_content() == "D"  # it opens on the first letter
+    assert "Rows: the English" in here.locator("caption").text_content()
     here.get_by_role("button", name="D", exact=True).focus()
     page.page.keyboard.press("ArrowDown")
     assert here.locator(".is-told th").text_content() == "e"
     assert "“e” looks at" in here.locator(".live-told").text_content()
+    signs = here.locator("thead th").all_text_contents()
+    assert (signs[0], signs[-1]) == ("start", "end")
+    for row in here.locator("tbody tr").all():  # no weight is left out: each row sums to 1
+        weights = [float(text) for text in row.locator("td").all_text_contents()]
+        assert len(weights) == len(signs) and sum(weights) == pytest.approx(1, abs=0.08)
     assert here.locator("tbody button[tabindex='0']").count() == 1  # one stop for the whole table
     field.fill("2023年2月29日")
     assert "There is no such day" in here.text_content()
@@ -162,6 +169,7 @@ def test_the_sliders_are_moved_by_keys(page):
     page.page.keyboard.press("End")
     assert "1024" in here.locator("label").first.text_content()
     sharp = here.locator(".live-told").text_content()
+    assert "derivatives: below 0.0001." in sharp
     here.get_by_label("divide the scores").focus()
     page.page.keyboard.press("Space")
     soft = here.locator(".live-told").text_content()

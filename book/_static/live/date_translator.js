@@ -88,10 +88,12 @@
       table.querySelector(".is-told")?.classList.remove("is-told");
       table.tBodies[0].rows[row].classList.add("is-told");
       const { next, weights } = element.written[row];
-      const places = [...field.value].map((c, j) => ({ c, j, weight: weights[j + 1] }));
+      const read = ["the start sign", ...field.value, "the end sign"];
+      const places = read.map((c, j) => ({ c, j, weight: weights[j] }));
       const most = places.sort((a, b) => b.weight - a.weight).slice(0, 3);
       told.replaceChildren(`“${name(next)}” looks at `, ...most.flatMap(({ c, j, weight }, n) => [
-        n ? ", " : "", make("span", { lang: "zh-Hans" }, c), ` (place ${j + 1}): ${weight.toFixed(2)}`]), ".");
+        n ? ", " : "", ...([...c].length > 1 ? [make("span", {}, c), `: ${weight.toFixed(2)}`]
+          : [make("span", { lang: "zh-Hans" }, c), ` (place ${j}): ${weight.toFixed(2)}`])]), ".");
     }
     const name = (n) => (english[n] === " " ? "␣" : english[n] || "end");
 
@@ -122,18 +124,19 @@
       verdict.textContent = right === null ? noDate(field.value)
         : right === answer.textContent ? "Right." : `Wrong: it is ${right}.`;
       const top = Math.max(...written.flatMap(({ weights }) => [...weights]));
-      const head = characters.map((c) => make("th", { scope: "col", lang: "zh-Hans" }, c));
+      const sign = (c) => make("th", { scope: "col", class: "live-sign" }, c);
+      const head = [sign("start"), ...characters.map((c) => make("th", { scope: "col", lang: "zh-Hans" }, c)), sign("end")];
       const rows = written.map(({ next, weights }, i) => make("tr", { onmouseenter: () => tell(i) },
         make("th", { scope: "row" }, make("button", {
           type: "button", tabindex: i ? -1 : 0, onfocus: () => tell(i), onkeydown: (event) => move(event, i),
         }, name(next))),
-        ...characters.map((_, j) => make("td", { style: `--c:${viridis(weights[j + 1] / top)}` },
-          make("span", { class: "live-hidden" }, weights[j + 1].toFixed(2))))));
+        ...[...weights].slice(0, head.length).map((weight) => make("td", { style: `--c:${viridis(weight / top)}` },
+          make("span", { class: "live-hidden" }, weight.toFixed(2))))));
       table.replaceChildren(
-        make("caption", { class: "live-hidden" }, "Weights: a row for each English character, a column for each Chinese one"),
+        make("caption", {}, "Columns: the Chinese that is read, from start to end sign. Rows: the English that comes next."),
         make("thead", {}, make("tr", {}, make("td"), ...head)), make("tbody", {}, ...rows));
       largest.textContent = ` ${top.toFixed(2)}`;
-      if (written.length) tell(written.length - 1);
+      if (written.length) tell(0); // the letter that the text begins with
     }
 
     element.append(

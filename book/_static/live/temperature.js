@@ -64,7 +64,7 @@
       heat.control.setAttribute("aria-valuetext", heat.shown.textContent);
       [...bars.children].forEach((bar, j) => bar.style.setProperty("--g", found.weights[j]));
       told.textContent = `Largest of ${KEYS} weights: ${found.largest.toFixed(2)}. `
-        + `Size of the derivatives: ${found.slope.toPrecision(2)}. `
+        + `Size of the derivatives: ${found.slope < 0.0001 ? "below 0.0001" : found.slope.toPrecision(2)}. `
         + (found.slope < 0.01 ? "Next to nothing flows back to query and keys."
           : found.largest < 2 / KEYS ? "The softmax hardly prefers any key." : "");
     }
@@ -74,7 +74,7 @@
       make("div", { class: "live-sliders" }, size.label, heat.label),
       make("div", { class: "live-row" }, make("label", {}, divide, " divide the scores by √d"),
         make("button", { type: "button", onclick: () => { at.seed += 2; draw(); update(); say(); } }, "New draw")),
-      bars, told, spoken);
+      make("p", {}, "Weight of each key, from 0 to 1:"), bars, told, spoken);
     element.look = (settings) => ({ ...look(settings), query, keys });
     draw();
     update();
