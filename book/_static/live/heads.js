@@ -6,7 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 0, layer: 0, head: 0, share: "next", hide: false, again: false };
+    const at = { sentence: 0, layer: 1, head: 8, share: "next", hide: false, again: false };
 
     // The rows of one head: [CLS] and [SEP] left out if `hide`, and then sums made 1 if `again`.
     function rows({ sentence, layer, head, hide, again }) {
@@ -96,7 +96,7 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Layer 2 has a head that reads the next word and one that reads the word before. Find such a pair in another layer."),
+      make("p", {}, "In layer 2, head 9 reads the next word. Head 10 rests on [CLS] or reads the word before. Find such a pair in another layer."),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), 0, (n) => { at.sentence = n; }),
       choice("Colour the heads by the weight", "heads-share", Object.entries(SHARES), at.share, (name) => { at.share = name; }),
       make("div", { class: "live-row" }, box("hide [CLS] and [SEP]", "hide"), box("let rows sum to 1 again", "again")),
