@@ -30,7 +30,7 @@
     const picture = draw("svg", { class: "live-curves", viewBox: "0 0 320 130", "aria-hidden": "true" },
       draw("path", { d: "M10,6V110H314" }), here,
       line("first", "first"), line("second", "second"), line("mean", "mean"),
-      name("first value", 310, 98, "end"), name("second value", 14, 98, "start"), name("mean of both", 310, 55, "end"),
+      name("first value", 310, 88, "end"), name("second value", 14, 88, "start"), name("mean of both", 310, 55, "end"),
       name("1", 4, 14, "middle"), name("0", 4, 114, "middle"),
       name("0", 10, 124, "middle"), name("weight on the first place", 160, 124, "middle"), name("1", 310, 124, "middle"));
     const at = (first) => ["x1", "x2"].forEach((end) => here.setAttribute(end, 10 + 300 * first));
