@@ -219,8 +219,7 @@ class MultiHeadAttention(Module):
         """
         query, key, value = self._inputs(query, key, value, is_causal)
         q, k, v, mask, bias = self._project(query, key, value, mask, bias, is_causal)
-        group = q.shape[1] // k.shape[1]
-        k, v = (repeat(x, "batch kv j d -> batch (kv group) j d", group=group) for x in (k, v))
+        k, v = (_repeated(x, q.shape[1]) for x in (k, v))
         context, weights = attend(
             q, k, v, mask=mask, bias=bias, dropout_p=self.dropout if self.training else 0.0
         )
@@ -359,6 +358,13 @@ class MultiHeadAttention(Module):
         is_causal: bool,
         axes: int,
     ) -> Tensor:
+        # On a GPU one kernel alone, FlashAttention, lets heads share keys, and it takes half types
+        # and no mask. All else would fall to the formula, which repeats the keys as well, and keeps
+        # every weight; with keys repeated here, a kernel that keeps none runs.
+        shared = self.num_kv_heads != self.num_heads
+        by_flash = mask is None and bias is None and q.dtype in (torch.float16, torch.bfloat16)
+        if shared and q.device.type != "cpu" and not by_flash:
+            k, v, shared = _repeated(k, q.shape[1]), _repeated(v, q.shape[1]), False
         context = attend_fused(
             q,
             k,
@@ -367,7 +373,7 @@ class MultiHeadAttention(Module):
             bias=bias,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=is_causal,
-            enable_gqa=self.num_kv_heads != self.num_heads,
+            enable_gqa=shared,
         )
         return self._merge(context, axes)
 
@@ -469,6 +475,12 @@ class KeyValueCache:
         self.memory, self.length = memory, length
         keys, values = memory[:, :, :, :length]
         return keys, values
+
+
+def _repeated(x: Tensor, heads: int) -> Tensor:
+    """Return keys or values for `heads` heads: those of each head of their own, several times."""
+    group = heads // x.shape[1]
+    return repeat(x, "batch kv j d -> batch (kv group) j d", group=group)
 
 
 def _mask_and_bias(

@@ -979,6 +979,35 @@ def test_the_fused_path_calls_one_kernel_on_views(device, kwargs):
     assert not any("arange" in name for name in operators.names)
 
 
+@pytest.mark.parametrize("off_cpu", ["cpu", "meta"])
+@pytest.mark.parametrize("masked", [None, "mask", "bias"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_heads_share_keys_in_the_kernel_only_where_one_can_do_it(
+    monkeypatch, off_cpu, masked, dtype
+):
+    """PyTorch's documentation: on a GPU FlashAttention and the formula can, and no other."""
+    heads_of_keys = []
+    kernel = F.scaled_dot_product_attention
+
+    def recorded(query, key, value, **kwargs):
+        assert key.shape[1] == value.shape[1]
+        assert kwargs["enable_gqa"] == (key.shape[1] != query.shape[1])
+        heads_of_keys.append(key.shape[1])
+        return kernel(query, key, value, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
+    module = MultiHeadAttention(8, 4, num_kv_heads=2, device=off_cpu, dtype=dtype)
+    x = torch.zeros(2, 5, 8, device=off_cpu, dtype=dtype)
+    terms = {
+        "mask": {"mask": torch.ones(5, 5, device=off_cpu, dtype=torch.bool)},
+        "bias": {"bias": torch.zeros(5, 5, device=off_cpu, dtype=dtype)},
+    }
+    module(x, **terms.get(masked, {}))
+    module.step(x, KeyValueCache(5), **terms.get(masked, {}))
+    by_flash = masked is None and dtype == torch.bfloat16
+    assert heads_of_keys == [2 if off_cpu == "cpu" or by_flash else 4] * 2
+
+
 # Precision
 
 
