@@ -153,8 +153,8 @@ def test_the_answer_below_the_heads_holds(page):
         weights = live.read("heads")[0][f"sentence {sentence}"][:, :, 1:-1]
         on_cls = int(((weights.argmax(-1) == 0).float().mean(-1) > 0.5).sum())
         assert abs(on_cls - 56) <= 1
+    state, extra = live.read("heads")
     for sentence, pair in ((0, (0.68, 0.64)), (1, (0.74, 0.64))):
-        state, extra = live.read("heads")
         tokens = extra["tokens"][sentence][1:-1]
         dog, man = tokens.index("dog"), tokens.index("man")
         rows = state[f"sentence {sentence}"][2, 7, 1:-1, 1:-1]
