@@ -6,7 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 0, layer: 0, head: 0, share: "next", hide: false, again: false };
+    const at = { sentence: 0, layer: 1, head: 8, share: "next", hide: false, again: false };
 
     // The rows of one head: [CLS] and [SEP] left out if `hide`, and then sums made 1 if `again`.
     function rows({ sentence, layer, head, hide, again }) {
@@ -96,14 +96,15 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Layer 2 has a head that reads the next word and one that reads the word before. Find such a pair in another layer."),
+      make("p", {}, "Choose layer 3, head 8. It rests on [CLS]. Hide [CLS] and [SEP], and let rows sum to 1 again: which word does “dog” read now?"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), 0, (n) => { at.sentence = n; }),
       choice("Colour the heads by the weight", "heads-share", Object.entries(SHARES), at.share, (name) => { at.share = name; }),
       make("div", { class: "live-row" }, box("hide [CLS] and [SEP]", "hide"), box("let rows sum to 1 again", "again")),
       make("div", { class: "live-scroll" }, grid),
       make("div", { class: "live-scroll", role: "group", tabindex: 0, "aria-label": "Weights of the head" }, matrix), told, spoken,
-      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "Heads 9 and 12 of layer 3, as heads 9 and 10 of layer 2, "
-        + "once [CLS] and [SEP] are hidden. With them in sight, in each of the three sentences about 56 of the 72 heads "
+      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "“Dog” puts 0.68 on “man”, and “man” 0.64 on “dog”. "
+        + "With the two exchanged it is much the same, so the head pairs them and does not tell who bites. "
+        + "With [CLS] and [SEP] in sight, in each of the three sentences about 56 of the 72 heads "
         + "have their largest weight on [CLS] in most rows. (The weights of the encoder are published; it was trained on pairs of sentences.)")));
     element.rows = (settings) => rows({ ...at, ...settings }).map((row) => [...row]);
     element.share = (settings) => share({ ...at, ...settings });

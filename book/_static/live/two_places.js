@@ -12,6 +12,31 @@
     return { first: ofFirst, second: ofSecond, mean: (ofFirst + ofSecond) / 2 };
   }
 
+  function draw(tag, attributes, ...children) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+
+  // The three errors at every weight, and a line that `at` moves to one of them.
+  function curves() {
+    const line = (error, kind) => draw("polyline", {
+      class: `live-${kind}`,
+      points: Array.from({ length: 101 }, (_, n) => `${10 + 3 * n},${110 - 100 * errors(n / 100)[error]}`).join(" "),
+    });
+    const name = (text, x, y, anchor) => draw("text", { x, y, "text-anchor": anchor }, text);
+    const here = draw("line", { class: "live-here", y1: 6, y2: 110 });
+    const picture = draw("svg", { class: "live-curves", viewBox: "0 0 320 130", "aria-hidden": "true" },
+      draw("path", { d: "M10,6V110H314" }), here,
+      line("first", "first"), line("second", "second"), line("mean", "mean"),
+      name("first value", 310, 88, "end"), name("second value", 14, 88, "start"), name("mean of both", 310, 55, "end"),
+      name("1", 4, 14, "middle"), name("0", 4, 114, "middle"),
+      name("0", 10, 124, "middle"), name("weight on the first place", 160, 124, "middle"), name("1", 310, 124, "middle"));
+    const at = (first) => ["x1", "x2"].forEach((end) => here.setAttribute(end, 10 + 300 * first));
+    return { picture, at };
+  }
+
   // For each pair of one-hot symbols, the number of its sum; pairs with the same sum share one.
   function sums(first) {
     const known = [];
@@ -23,17 +48,19 @@
   }
 
   figure("two_places", [], (element) => {
-    const at = { first: 0.5, symbols: false };
+    const at = { first: 0.7, symbols: false };
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const levels = Object.fromEntries(["first value", "second value", "mean of both"].map((name) =>
       [name, { bar: make("i"), shown: make("b") }]));
     const bars = make("div", { class: "live-levels" }, ...Object.entries(levels).map(([name, { bar, shown }]) =>
       make("div", {}, make("span", {}, name), make("span", { class: "live-level", "aria-hidden": "true" }, bar), shown)));
+    const drawn = curves();
+    const numbers = make("div", {}, drawn.picture, bars);
     const table = make("table", { class: "live-heat live-sums" });
     const weight = slider("weight on the first place:", { min: 0, max: 1, step: 0.01, value: at.first },
       (value) => { at.first = value; update(); }, say);
-    const choices = [["numbers", false], ["four symbols", true]].map(([name, symbols]) =>
+    const choices = [["any numbers", false], ["one of four symbols", true]].map(([name, symbols]) =>
       make("label", {}, make("input", {
         type: "radio", name: "two-places", checked: !symbols && "",
         onchange: () => { at.symbols = symbols; update(); say(); },
@@ -69,7 +96,8 @@
     function update() {
       weight.shown.textContent = at.first.toFixed(2);
       weight.control.setAttribute("aria-valuetext", `${at.first.toFixed(2)} on the first, ${(1 - at.first).toFixed(2)} on the second`);
-      bars.hidden = at.symbols;
+      drawn.at(at.first);
+      numbers.hidden = at.symbols;
       table.hidden = !at.symbols;
       told.textContent = at.symbols ? drawSums() : drawErrors();
     }
@@ -79,7 +107,7 @@
       make("p", {}, "Can you find a weight that makes the mean of the two errors smaller?"),
       make("div", { class: "live-sliders" }, weight.label),
       make("fieldset", { class: "live-row" }, make("legend", {}, "The values are"), ...choices),
-      bars, make("div", { class: "live-scroll" }, table), told, spoken,
+      numbers, make("div", { class: "live-scroll" }, table), told, spoken,
       make("details", {}, make("summary", {}, "The answer"),
         make("p", {}, "The mean is 0.50 for every weight. Two symbols, though, can be told from one sum "
           + "wherever the weights are unequal and neither is 0.")));
