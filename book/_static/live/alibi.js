@@ -25,7 +25,7 @@
     const top = make("div", { "aria-hidden": "true" });
     const axis = make("div", { class: "live-axis", "aria-hidden": "true" },
       ...[0, 8, 16, 24, 32].map((position) => make("span", {}, String(position))));
-    const under = make("div", { class: "live-under", "aria-hidden": "true" }, "position of the key (dark: the query's own)");
+    const under = make("div", { class: "live-under", "aria-hidden": "true" }, "position of the key (other colour: the query's own)");
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const slope = slider("slope m:", { min: 0, max: 8, step: 0.5, value: at.exponent },
