@@ -88,9 +88,14 @@ def test_the_bars_are_the_softmax_of_the_price(page, exponent, query, causal):
     assert near == 0 or weights[distance < near].sum() < 0.5 + 1e-6
 
 
-def test_alibi_starts_where_the_chapter_stands(page):
+def test_alibi_starts_with_the_third_head_and_draws_to_the_tallest_bar(page):
     here = page.page.locator("attn-live[name=alibi]")
-    expected = ab.alibi_bias(8, 1, 33)[0, 0].softmax(-1)[-1]
+    weights = ab.alibi_bias(8, 1, 33)[2, 0].softmax(-1)
+    expected = weights[-1]
+    heights = "bars => bars.map(bar => Number(bar.style.getPropertyValue('--g')))"
+    drawn = torch.tensor(here.locator(".live-bars i").evaluate_all(heights))
+    torch.testing.assert_close(drawn, weights / expected, atol=1e-5, rtol=0)
+    assert f"tallest bar: {expected:.2f}" in here.text_content()
     assert f"its own position {expected:.2f} of its weight" in here.text_content()
     here.get_by_label("slope").press("End")
     assert "1/256" in here.locator("label").first.text_content()

@@ -5,7 +5,7 @@
   const KEYS = 33;
 
   figure("alibi", [], (element) => {
-    const at = { exponent: 1, query: KEYS - 1, causal: true };
+    const at = { exponent: 3, query: KEYS - 1, causal: true };
 
     function look({ exponent, query, causal }) {
       const slope = 2 ** -exponent;
@@ -22,6 +22,10 @@
 
     const bars = make("div", { class: "live-bars", "aria-hidden": "true" },
       ...Array.from({ length: KEYS }, () => make("i")));
+    const top = make("div", { "aria-hidden": "true" });
+    const axis = make("div", { class: "live-axis", "aria-hidden": "true" },
+      ...[0, 8, 16, 24, 32].map((position) => make("span", {}, String(position))));
+    const under = make("div", { class: "live-under", "aria-hidden": "true" }, "position of the key (other colour: the query's own)");
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const slope = slider("slope m:", { min: 0, max: 8, step: 0.5, value: at.exponent },
@@ -37,8 +41,10 @@
         ? (at.exponent ? `1/${2 ** at.exponent}` : "1") : found.slope.toFixed(4);
       slope.control.setAttribute("aria-valuetext", slope.shown.textContent);
       query.shown.textContent = at.query;
+      const tallest = Math.max(...found.weights);
+      top.textContent = `weight (tallest bar: ${tallest.toFixed(2)})`;
       [...bars.children].forEach((bar, j) => {
-        bar.style.setProperty("--g", found.weights[j]);
+        bar.style.setProperty("--g", found.weights[j] / tallest);
         bar.classList.toggle("is-query", j === at.query);
       });
       told.textContent = `The query gives its own position ${found.weights[at.query].toFixed(2)} of its weight. `
@@ -50,7 +56,7 @@
     element.append(
       make("div", { class: "live-sliders" }, slope.label, query.label),
       make("div", { class: "live-row" }, make("label", {}, mask, " causal mask: only keys up to the query")),
-      bars, told, spoken);
+      top, bars, axis, under, told, spoken);
     element.look = look;
     update();
   });
