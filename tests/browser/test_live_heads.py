@@ -147,7 +147,7 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     assert here.locator(".live-weights tbody tr").count() == 6
     here.get_by_label("The man bites the dog.").check()
     assert here.locator(".live-weights tbody th").nth(1).text_content() == "man"
-    here.get_by_label("next", exact=True).check()
+    here.get_by_label("on the next word").check()
     here.locator(".live-heads button").nth(20).click()
     assert "Layer 2, head 9: words put 0.92" in here.locator(".live-told").text_content()
 
