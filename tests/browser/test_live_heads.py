@@ -68,7 +68,11 @@ def test_the_weight_is_moved_and_values_become_symbols(page):
     here = page.page.locator("attn-live[name=two_places]")
     marked = here.locator(".live-here")
     assert float(marked.get_attribute("x1")) == pytest.approx(10 + 300 * 0.7)
-    here.get_by_label("weight on the first place").focus()
+    weight = here.get_by_label("weight on the first place")
+    control, shown = weight.bounding_box(), here.locator(".live-curves").bounding_box()
+    thumb = control["x"] + 8 + 0.7 * (control["width"] - 16)
+    assert thumb == pytest.approx(shown["x"] + shown["width"] * (10 + 300 * 0.7) / 320, abs=2)
+    weight.focus()
     page.page.keyboard.press("End")
     told = here.locator(".live-told")
     assert float(marked.get_attribute("x1")) == 310
@@ -127,14 +131,14 @@ def test_the_page_has_the_weights_of_the_encoder():
 def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     here = page.page.locator("attn-live[name=heads]")
     pressed = here.locator(".live-heads [aria-pressed=true]")
-    assert pressed.get_attribute("aria-label").startswith("layer 2, head 9: 0.")
+    assert pressed.get_attribute("aria-label").startswith("layer 3, head 8: 0.")
     assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid
     pressed.focus()
     page.page.keyboard.press("ArrowRight")
-    assert pressed.get_attribute("aria-label").startswith("layer 2, head 10: ")
+    assert pressed.get_attribute("aria-label").startswith("layer 3, head 9: ")
     assert page.page.evaluate("document.activeElement.ariaPressed") == "true"
     told = here.locator(".live-told").text_content()
-    assert "Layer 2, head 10: words put" in told
+    assert "Layer 3, head 9: words put" in told
     assert here.locator("p[aria-live]").text_content() == told
     here.locator(".live-weights tbody tr").nth(3).hover()
     assert "“bites” reads " in here.locator(".live-told").text_content()
@@ -143,6 +147,7 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     assert here.locator(".live-weights tbody tr").count() == 6
     here.get_by_label("The man bites the dog.").check()
     assert here.locator(".live-weights tbody th").nth(1).text_content() == "man"
+    here.get_by_label("on the next word").check()
     here.locator(".live-heads button").nth(20).click()
     assert "Layer 2, head 9: words put 0.92" in here.locator(".live-told").text_content()
 

@@ -6,7 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 0, layer: 1, head: 8, share: "next", hide: false, again: false };
+    const at = { sentence: 0, layer: 2, head: 7, share: "[CLS]", hide: false, again: false };
 
     // The rows of one head: [CLS] and [SEP] left out if `hide`, and then sums made 1 if `again`.
     function rows({ sentence, layer, head, hide, again }) {
@@ -36,6 +36,9 @@
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const grid = make("table", { class: "live-heat live-heads" });
     const matrix = make("table", { class: "live-heat live-weights" });
+    const colours = [0, 1, 2, 3, 4, 5, 6, 7, 8].map((step) => viridis(step / 8)).join(", ");
+    const scale = make("p", {}, "Weight: 0 ", make("span", {
+      class: "live-scale", style: `background: linear-gradient(to right, ${colours})` }), " 1");
     const choice = (legend, name, options, chosen, use) => make("fieldset", { class: "live-row" },
       make("legend", {}, legend), ...options.map(([value, text]) => make("label", {}, make("input", {
         type: "radio", name, checked: value === chosen && "", onchange: () => { use(value); update(); say(); },
@@ -96,10 +99,11 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Choose layer 3, head 8. It rests on [CLS]. Hide [CLS] and [SEP], and let rows sum to 1 again: which word does “dog” read now?"),
+      make("p", {}, "Layer 3, head 8 rests on [CLS]. Hide [CLS] and [SEP], and let rows sum to 1 again: which word does “dog” read now?"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), 0, (n) => { at.sentence = n; }),
       choice("Colour the heads by the weight", "heads-share", Object.entries(SHARES), at.share, (name) => { at.share = name; }),
       make("div", { class: "live-row" }, box("hide [CLS] and [SEP]", "hide"), box("let rows sum to 1 again", "again")),
+      scale,
       make("div", { class: "live-scroll" }, grid),
       make("div", { class: "live-scroll", role: "group", tabindex: 0, "aria-label": "Weights of the head" }, matrix), told, spoken,
       make("details", {}, make("summary", {}, "The answer"), make("p", {}, "“Dog” puts 0.68 on “man”, and “man” 0.64 on “dog”. "

@@ -60,7 +60,7 @@
     const table = make("table", { class: "live-heat live-sums" });
     const weight = slider("weight on the first place:", { min: 0, max: 1, step: 0.01, value: at.first },
       (value) => { at.first = value; update(); }, say);
-    const choices = [["any numbers", false], ["one of four symbols", true]].map(([name, symbols]) =>
+    const choices = [["any numbers", false], ["one of four symbols, A to D (each a vector with a single 1)", true]].map(([name, symbols]) =>
       make("label", {}, make("input", {
         type: "radio", name: "two-places", checked: !symbols && "",
         onchange: () => { at.symbols = symbols; update(); say(); },
