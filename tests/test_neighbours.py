@@ -113,8 +113,9 @@ def test_attacks_turn_one_knob():
         jobs.extend(given)
         return [{"right": 0.5} for _ in given]
 
-    found = neighbours.attacks(each, cells, seeds=2, longer=70)
-    assert len(found) == 6 and all(attack["came"] for attack in found)
+    found = neighbours.attacks(each, cells, seeds=2, many=3, longer=70)
+    assert len(found[-1]["came"]["mixed: low rank, r = 12"]) == 3
+    assert len(found) == 7 and all(attack["came"] for attack in found)
     for job in jobs:
         cell = cells.get(f"{job['colours']}: {job['arm']}")
         changed = {name for name in job if cell and job[name] != cell.get(name)} - {"orders"}

@@ -331,11 +331,12 @@ def run(
         },
         "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
-        "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
+        "attacks": attacks(each, cells, seeds=attack_seeds, many=seeds, longer=longer),
     }
 
 
 ECA, SHUFFLED = "ECA, k = 3", "ECA, shuffled, k = 3"
+NARROW = "one hidden number without the ReLU"
 SWEEP = ("ECA, k = 1", ECA, "ECA, k = 5", "ECA, k = 9")
 BOTTLENECKS = tuple(f"bottleneck, r = {r}" for r in (2, 4, 12))
 NAMED = ("diagonal", ECA, "groups of 4", "full", *BOTTLENECKS[:2])
@@ -372,9 +373,12 @@ REFUTED_IF = (
 
 
 def attacks(
-    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, longer: int
+    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, many: int, longer: int
 ) -> list[dict[str, Any]]:
-    """Return what was tried to overturn what the study says, and what came."""
+    """Return what was tried to overturn what the study says, and what came.
+
+    The last of them, the narrowest bottleneck without its ReLU, has `many` seeds.
+    """
     tried = {
         f"{colours}: {arm}": {**cells[f"{colours}: {arm}"], "orders": 0}
         for colours, arms in (("mixed", NAMED), ("apart", (ECA, SHUFFLED, "full", NAMED[-1])))
@@ -405,9 +409,12 @@ def attacks(
         "an offset for each channel, and biases in the bottleneck": changed(offsets=True),
         "two matrices without the ReLU; the last channel beside the first": others,
     }
+    narrow = {**cells[f"mixed: {BOTTLENECKS[2]}"], "arm": "low rank, r = 12", "orders": 0}
+    plan[NARROW] = {"mixed: low rank, r = 12": narrow}
+    blocks = {"another block of seeds": range(500, 500 + seeds), NARROW: range(many)}
     found = []
     for what, arms in plan.items() if seeds else ():
-        block = range(500, 500 + seeds) if "block" in what else range(seeds)
+        block = blocks.get(what, range(seeds))
         rows = repeat_all(each, learn, arms, block, f"attack: {what}")
         came = {name: [one["right"] for one in runs] for name, runs in rows.items()}
         found.append({"tried": what, "came": came})
