@@ -20,6 +20,7 @@ from attnbook.studies.same_task import (
     SELF,
     WARP,
     WIDER,
+    ZOOM,
 )
 from attnbook.training import fit
 
@@ -50,7 +51,7 @@ def seeded(arm, **how):
 
 
 @pytest.mark.parametrize("size", [14, 28])
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", [*ARMS, ZOOM])
 def test_every_network_maps_images_to_logits(arm, size):
     images = torch.randn(2, 1, size, size)
     assert same_task.network(arm, size=size)(images).shape == (2, 10)
@@ -212,6 +213,7 @@ def test_rates_are_chosen_on_held_back_digits_with_seeds_of_their_own(planned):
 def test_an_attack_changes_one_thing(planned):
     jobs, found = planned
     usual = {job["arm"]: {**job, "seed": None} for job in jobs["results"]}
+    usual[ZOOM] = {**usual[NOTHING], "arm": ZOOM}
     changed = {}
     for attack in found["attacks"]:
         what = f"attack: {attack['tried']}"

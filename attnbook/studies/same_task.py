@@ -109,6 +109,20 @@ def front_warp(size: int) -> SpatialTransformer:
     return SpatialTransformer(localisation)
 
 
+class FixedZoom(nn.Module):
+    """Every image is enlarged alike: a spatial transformer that does not look."""
+
+    def __init__(self, side: float = 0.8) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+        """Return the middle of each image, `side` of its sides, at the full size."""
+        theta = torch.diag(x.new_tensor([self.side, self.side, 1.0]))[:2].expand(len(x), 2, 3)
+        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+        return F.grid_sample(x, grid, align_corners=False)
+
+
 class Network(nn.Module):
     """Five convolutions, four of them in two residual blocks, and a linear layer."""
 
@@ -130,7 +144,7 @@ class Network(nn.Module):
 
 NOTHING, WIDER, MEAN = "nothing", "nothing, wider", "added mean"
 SE, ECA, BOTH_GATES, SELF = "squeeze-and-excitation", "ECA", "CBAM", "self-attention"
-WARP = "spatial transformer"
+WARP, ZOOM = "spatial transformer", "fixed zoom"
 MECHANISMS: dict[str, Callable[[int], nn.Module]] = {
     MEAN: AddedMean,
     SE: lambda channels: SqueezeExcitation(channels, 4),
@@ -188,6 +202,8 @@ def network(arm: str, *, size: int = 14, start: str = "") -> Network:
     model = Network(width=18 if arm == WIDER else 16)
     if arm == WARP:
         model.front = front_warp(size)
+    elif arm == ZOOM:
+        model.front = FixedZoom()
     elif arm in MECHANISMS:
         for block in (model.first, model.second):
             make = partial(cbam, weight=1.0) if start == MASK_WEIGHT else MECHANISMS[arm]
@@ -363,6 +379,7 @@ REFUTED_IF = (
 PAIRS = [(arm, NOTHING) for arm in ARMS if arm != NOTHING]
 PAIRS += [(arm, MEAN) for arm in (SE, ECA, BOTH_GATES)]
 PAIRS += [(arm, WIDER) for arm in (MEAN, SELF, WARP)]
+PAIRS += [(ZOOM, NOTHING), (WARP, ZOOM)]  # in an attack
 
 
 def compared(shares: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
@@ -401,7 +418,7 @@ def attacks(
     """Return what was tried to overturn the comparisons, and the shares right that came.
 
     The other block of seeds is compared as the study's own, and so are `many` longer trainings of
-    those arms whose order two of them left open.
+    those arms whose order two of them left open, beside a zoom that is the same for all images.
     """
 
     def changed(arms: Iterable[str] = ARMS, **settings: Any) -> dict[str, dict[str, Any]]:
@@ -435,7 +452,9 @@ def attacks(
     arms = {arm: {**cell, "lr": best[arm]} for arm, cell in changed(optimizer="SGD").items()}
     found.append({"tried": what, "came": came(what, arms, range(seeds)), "tuning": tuning})
     what = f"{longer} steps, {many} seeds"
-    shares = came(what, changed([NOTHING, WIDER, SELF, WARP], steps=longer), range(many))
+    arms = changed([NOTHING, WIDER, SELF, WARP], steps=longer)
+    arms[ZOOM] = {**arms[NOTHING], "arm": ZOOM}
+    shares = came(what, arms, range(many))
     found.append({"tried": what, "came": shares, "comparisons": compared(shares)})
     return found
 
