@@ -205,6 +205,11 @@ def test_every_formula_is_typeset(visit: Visit) -> None:
     assert re.findall(r"\$[^$\n]*|\\[(\[].*", page.evaluate(PROSE)) == []
 
 
+# Headings in the list beside the text that reach beyond the window.
+CLIPPED = """() => [...document.querySelectorAll(".bd-sidebar-secondary a")]
+    .filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.textContent.trim())"""
+
+
 @pytest.mark.parametrize("pixels", [1440, 360])
 def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
     with width(visit, pixels):
@@ -213,6 +218,7 @@ def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
         assert visit.page.evaluate(UNREACHABLE) == []
         assert visit.page.evaluate(CUT_OFF) == []
         assert visit.page.evaluate(LEFT_BEHIND) == []
+        assert pixels < 1200 or visit.page.evaluate(CLIPPED) == []
 
 
 def test_verdicts_fit_a_phone(visit: Visit) -> None:
