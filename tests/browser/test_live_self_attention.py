@@ -69,7 +69,8 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     )
     words, asked = ["dog", "bites"], ["animal", "action", "word", "alive"]
     of_words = ["animal", "action", "1"]
-    rows, columns = [words] + [of_words] * 3 + [words] * 6, [of_words] + [asked] * 6 + [words] * 2
+    rows = [words] + [of_words, words] * 3 + [words] * 3
+    columns = [of_words] + [asked] * 6 + [words] * 2
     tables = here.locator("table")
     for n, (row, column) in enumerate(zip(rows, [*columns, asked], strict=True)):
         for scope, names in (("row", row), ("col", column)):
@@ -88,7 +89,7 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert spoken.text_content() == told.text_content()
     field.fill("")
     assert field.get_attribute("aria-invalid") == "true"
-    here.get_by_role("button", name="Queries = keys").click()
+    here.get_by_role("button", name="WK for both").click()
     keys = [[here.get_by_label(f"W^{m}, row {i}, column {j}").input_value() for m in "QK"]
             for i in of_words for j in asked]  # fmt: skip
     assert all(q == k for q, k in keys)

@@ -55,17 +55,17 @@
         onchange: () => say(),
       })));
       const rows = fields[id].map((row, i) => make("tr", {}, id === "x" ? names[i] : make("th", { scope: "row" }, FEATURES[i]), ...row.map((field) => make("td", {}, field))));
-      return make("table", { class: "live-matrix" }, make("caption", {}, title(id)), make("thead", {}, heading(id === "x" ? FEATURES : ASKED)), make("tbody", {}, ...rows));
+      return make("table", { class: `live-matrix live-${id}` }, make("caption", {}, title(id)), make("thead", {}, heading(id === "x" ? FEATURES : ASKED)), make("tbody", {}, ...rows));
     }
     function title(id) {
-      return id === "x" ? "X" : make("span", {}, "W", make("sup", {}, id.toUpperCase()));
+      return make("span", {}, ...(id === "x" ? ["X"] : ["W", make("sup", {}, id.toUpperCase())]));
     }
 
     // A matrix that is computed; its cells are as bright as in the book's figures.
     const shown = {};
     function result(id, caption) {
       shown[id] = make("tbody");
-      return make("table", { class: "live-matrix" }, make("caption", {}, caption), shown[id]);
+      return make("table", { class: `live-matrix live-${id[0]}` }, make("caption", {}, make("span", {}, caption)), shown[id]);
     }
     function fill(body, matrix) {
       const columns = matrix[0].length === at.words.length ? at.words : ASKED;
@@ -108,18 +108,19 @@
       update();
       say();
     }
-    const button = (text, onclick) => make("button", { type: "button", onclick }, text);
+    const button = (onclick, ...text) => make("button", { type: "button", onclick }, ...text);
 
     element.append(
       make("div", { class: "live-row" },
-        button("Start again", () => { at.words = ["dog", "bites"]; at.causal = mask.checked = false; set(START); }),
-        button("Queries = keys", () => set({ q: at.k })),
-        button("Swap the words", () => { at.words.reverse(); set({ x: [at.x[1], at.x[0]] }); }),
+        button(() => { at.words = ["dog", "bites"]; at.causal = mask.checked = false; set(START); }, "Start again"),
+        button(() => set({ q: at.k }), title("k"), " for both"),
+        button(() => { at.words.reverse(); set({ x: [at.x[1], at.x[0]] }); }, "Swap the words"),
         make("label", {}, mask, " causal mask")),
       ...mixes.map((mix, i) => make("div", { "aria-hidden": "true" }, takers[i], mix)), told, spoken,
-      make("div", { class: "live-matrices" }, editable("x"), editable("q"), editable("k"), editable("v")),
-      make("div", { class: "live-matrices" }, result("query", "queries"), result("key", "keys"), result("value", "values"),
-        result("scores", "scores"), result("weights", "weights"), result("output", "output")));
+      make("div", { class: "live-matrices" }, editable("x")),
+      make("div", { class: "live-matrices live-made" }, editable("q"), result("query", "queries"),
+        editable("k"), result("key", "keys"), editable("v"), result("value", "values")),
+      make("div", { class: "live-matrices" }, result("scores", "scores"), result("weights", "weights"), result("output", "new tokens")));
     element.look = look;
     Object.assign(at, START);
     set(START);
