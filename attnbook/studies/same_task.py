@@ -457,9 +457,11 @@ def attacks(
     best = chosen(tuning)
     arms = {arm: {**cell, "lr": best[arm]} for arm, cell in changed(optimizer="SGD").items()}
     found.append({"tried": what, "came": came(what, arms, range(seeds)), "tuning": tuning})
-    what = f"{longer} steps, {many} seeds, learning rates tuned anew"
-    arms = changed(steps=longer)
+    what, arms = f"{longer} steps, {many} seeds", changed(steps=longer)
     arms[ZOOM] = {**arms[NOTHING], "arm": ZOOM}
+    shares = came(what, arms, range(many))
+    found.append({"tried": what, "came": shares, "comparisons": compared(shares)})
+    what += ", learning rates tuned anew"
     tuning = tuned(each, arms, ours, tuning_seeds)
     best = chosen(tuning)
     shares = came(what, {arm: {**cell, "lr": best[arm]} for arm, cell in arms.items()}, range(many))
