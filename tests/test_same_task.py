@@ -226,11 +226,18 @@ def test_an_attack_changes_one_thing(planned):
         }
     assert list(changed.values()) == [
         set(), {"steps"}, set(), {"start"}, {"start"}, {"lr"}, {"lr"}, {"size"},
-        {"optimizer", "lr"}, {"steps"},
+        {"optimizer", "lr"}, {"steps"}, {"steps"},
     ]  # fmt: skip
-    last = found["attacks"][-1]
-    assert {len(shares) for shares in last["came"].values()} == {len(found["seeds"])}
-    assert {name for pair in last["comparisons"] for name in pair.split(" - ")} == set(last["came"])
+    for attack in found["attacks"][-2:]:
+        assert set(attack["came"]) == {*ARMS, ZOOM}
+        assert {len(shares) for shares in attack["came"].values()} == {len(found["seeds"])}
+        assert len(attack["comparisons"]) == 15
+    anew = found["attacks"][-1]
+    tuned = {job["arm"] for job in jobs["tuning"] if job["steps"] == SETTINGS["longer"]}
+    assert tuned == {*ARMS, ZOOM}
+    for job in jobs[f"attack: {anew['tried']}"]:
+        scores = anew["tuning"][job["arm"]]
+        assert scores[f"{job['lr']:g}"] == max(scores.values())
 
 
 def test_each_arm_is_compared_with_nothing_and_with_its_rival():
