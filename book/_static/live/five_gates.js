@@ -12,8 +12,9 @@
     "lighter right": [EDGE, [1 / 3, 1 / 3, 1 / 3]],
     "lighter below": [[-1, -1, -1, 0, 0, 0, 1, 1, 1], [1 / 3, 1 / 3, 1 / 3]],
   };
-  const SETTINGS = { "all gates 1": [1, 1, 1, 1, 1], "red at 0": [1, 0, 1, 1, 1], "edges alone": [0, 0, 0, 1, 1] };
+  const SETTINGS = { "all gates 1": [1, 1, 1, 1, 1], "edges alone": [0, 0, 0, 1, 1] };
   const PLACES = { suit: [50, 63, 20, 30, "#fff"], wall: [7, 30, 50, 58, "#0072b2"] }; // rows, columns, colour
+  const TOP = 0.8; // of all channels, as in the figure above
   const inside = (n) => Math.min(Math.max(n, 0), SIDE - 1); // beyond the edge, the edge goes on
 
   // One channel: a 3 x 3 filter over a weighted sum of the colours, and a ReLU.
@@ -40,7 +41,6 @@
       return { sum, means: Object.values(PLACES).map((place) => mean(sum, place)) };
     };
     const brightest = quantile(look(gates).sum, 0.995);
-    const tops = maps.map((one) => quantile(one, 0.99));
 
     const canvas = (label) => make("canvas", { width: SIDE, height: SIDE, role: "img", "aria-label": label });
     const [colour, total] = [canvas("the photograph, with a place on the suit and one on the wall"), canvas("the sum of the gated channels")];
@@ -58,7 +58,7 @@
       sliders.forEach(({ control, shown }, c) => {
         control.value = gates[c];
         shown.textContent = gates[c].toFixed(2);
-        paint(small[c], maps[c].map((value) => gates[c] * value / tops[c]), viridis);
+        paint(small[c], maps[c].map((value) => gates[c] * value / TOP), viridis);
       });
       paint(total, found.sum.map((value) => value / brightest), grey);
       frames(total);
@@ -72,7 +72,7 @@
     colour.getContext("2d").putImageData(drawn, 0, 0);
     frames(colour);
     element.append(
-      make("p", {}, "The next layer adds the five channels. (Here on 85 × 85 pixels, so the numbers differ a little from the figure's.) With all gates open, the suit (white frame) is brighter in the sum than the wall "
+      make("p", {}, "The next layer adds the five channels. With all gates open, the suit (white frame) is brighter in the sum than the wall "
         + "(blue frame). Which single gate can turn that round, and how far must it close? Can any setting make a place brighter than it was?"),
       make("div", { class: "live-row" }, ...Object.entries(SETTINGS).map(([name, open]) =>
         make("button", { type: "button", onclick: () => { gates.splice(0, 5, ...open); update(); say(); } }, name))),
@@ -80,9 +80,8 @@
       make("div", { class: "live-pair" }, ...[[colour, "photograph"], [total, "sum"]].map(([one, name]) => make("div", {}, one, make("span", {}, name)))),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "The gate of red, below about a half on these 85 × 85 pixels (on the 256 × 256 of the figure above, below 0.30). Closing any other "
-        + "one leaves the suit the brighter. And no setting brightens anything: "
-        + "a gate is at most 1, and no channel is negative.")));
+        "The gate of red, below about a half. Closing any other one leaves the suit the brighter. "
+        + "And no setting brightens anything: a gate is at most 1, and no channel is negative.")));
     Object.assign(element, { look, maps });
     update();
   });
