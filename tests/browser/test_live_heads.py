@@ -78,6 +78,7 @@ def test_the_weight_is_moved_and_values_become_symbols(page):
     assert float(marked.get_attribute("x1")) == 310
     assert "0.00 for the first value, 1.00 for the second, 0.50 in the mean" in told.text_content()
     assert here.locator("p[aria-live]").text_content() == told.text_content()
+    here.get_by_text("if the values are symbols").click()
     here.get_by_label("numbers").focus()
     page.page.keyboard.press("ArrowRight")
     assert here.get_by_label("four symbols").is_checked()
@@ -89,8 +90,8 @@ def test_the_weight_is_moved_and_values_become_symbols(page):
 
 
 SETTINGS = {
-    "published": {"hide": False, "again": False},
-    "words only": {"hide": True, "again": True},
+    "published": {"hide": False},
+    "words only": {"hide": True},
 }
 
 
@@ -131,29 +132,29 @@ def test_the_page_has_the_weights_of_the_encoder():
 def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     here = page.page.locator("attn-live[name=heads]")
     pressed = here.locator(".live-heads [aria-pressed=true]")
-    assert pressed.get_attribute("aria-label").startswith("layer 3, head 8: 0.")
+    assert pressed.get_attribute("aria-label").startswith("layer 1, head 3: 1.")
     assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid
     pressed.focus()
     page.page.keyboard.press("ArrowRight")
-    assert pressed.get_attribute("aria-label").startswith("layer 3, head 9: ")
+    assert pressed.get_attribute("aria-label").startswith("layer 1, head 4: ")
     assert page.page.evaluate("document.activeElement.ariaPressed") == "true"
     told = here.locator(".live-told").text_content()
-    assert "Layer 3, head 9: words put" in told
+    assert "Layer 1, head 4: words put" in told
     assert here.locator("p[aria-live]").text_content() == told
     here.locator(".live-weights tbody tr").nth(3).hover()
     assert "“bites” reads " in here.locator(".live-told").text_content()
-    for box in ("hide [CLS] and [SEP]", "let rows sum to 1 again"):
-        here.get_by_label(box).check()
+    here.get_by_label("without [CLS] and [SEP]").check()
     assert here.locator(".live-weights tbody tr").count() == 6
     here.get_by_label("The man bites the dog.").check()
     assert here.locator(".live-weights tbody th").nth(1).text_content() == "man"
+    here.get_by_text("Colour the heads").click()
     here.get_by_label("on the next word").check()
     here.locator(".live-heads button").nth(20).click()
     assert "Layer 2, head 9: words put 0.92" in here.locator(".live-told").text_content()
 
 
 def test_the_answer_below_the_heads_holds(page):
-    said = page.page.locator("attn-live[name=heads] details").text_content()
+    said = page.page.locator("attn-live[name=heads] details").last.text_content()
     for sentence in range(3):
         weights = live.read("heads")[0][f"sentence {sentence}"][:, :, 1:-1]
         on_cls = int(((weights.argmax(-1) == 0).float().mean(-1) > 0.5).sum())
@@ -167,6 +168,10 @@ def test_the_answer_below_the_heads_holds(page):
         assert rows[dog].argmax() == man and rows[man].argmax() == dog
         found = rows[dog, man].item(), rows[man, dog].item()
         assert found == pytest.approx(pair, abs=0.005)
+    for sentence, biter in ((0, "dog"), (1, "man")):
+        tokens = extra["tokens"][sentence]
+        read = state[f"sentence {sentence}"][0, 2, tokens.index("bites")].argmax()
+        assert tokens[read] == biter
     assert re.findall(r"\b0\.\d\d\b|\b\d\d\b", said) == ["0.68", "0.64", "56", "72"]
 
 

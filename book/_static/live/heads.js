@@ -6,10 +6,10 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 0, layer: 2, head: 7, share: "[CLS]", hide: false, again: false };
+    const at = { sentence: 0, layer: 0, head: 2, share: "before", hide: false };
 
-    // The rows of one head: [CLS] and [SEP] left out if `hide`, and then sums made 1 if `again`.
-    function rows({ sentence, layer, head, hide, again }) {
+    // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
+    function rows({ sentence, layer, head, hide }) {
       const all = p[`sentence ${sentence}`];
       const n = all.shape[2];
       const start = (layer * heads + head) * n * n;
@@ -18,7 +18,7 @@
         const from = start + (i + ends) * n;
         const row = all.slice(from + ends, from + n - ends);
         const sum = row.reduce((a, b) => a + b, 0);
-        return again ? map(row, (weight) => weight / sum) : row;
+        return hide ? map(row, (weight) => weight / sum) : row;
       });
     }
 
@@ -43,10 +43,7 @@
       make("legend", {}, legend), ...options.map(([value, text]) => make("label", {}, make("input", {
         type: "radio", name, checked: value === chosen && "", onchange: () => { use(value); update(); say(); },
       }), ` ${text}`)));
-    const box = (text, key) => {
-      const control = make("input", { type: "checkbox", onchange: () => { at[key] = control.checked; update(); say(); } });
-      return make("label", {}, control, ` ${text}`);
-    };
+    const hide = make("input", { type: "checkbox", onchange: () => { at.hide = hide.checked; update(); say(); } });
 
     function choose(layer, head) {
       Object.assign(at, { layer, head });
@@ -99,17 +96,19 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Layer 3, head 8 rests on [CLS]. Hide [CLS] and [SEP], and let rows sum to 1 again: which word does “dog” read now?"),
+      make("p", {}, "Layer 1, head 3 gives “bites” the word “dog”. Let the man bite the dog: does a head know who bites?"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), 0, (n) => { at.sentence = n; }),
-      choice("Colour the heads by the weight", "heads-share", Object.entries(SHARES), at.share, (name) => { at.share = name; }),
-      make("div", { class: "live-row" }, box("hide [CLS] and [SEP]", "hide"), box("let rows sum to 1 again", "again")),
+      make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
+      make("details", {}, make("summary", {}, "Colour the heads by another weight"),
+        choice("Weight that words put", "heads-share", Object.entries(SHARES), at.share, (name) => { at.share = name; })),
       scale,
       make("div", { class: "live-scroll" }, grid),
       make("div", { class: "live-scroll", role: "group", tabindex: 0, "aria-label": "Weights of the head" }, matrix), told, spoken,
-      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "“Dog” puts 0.68 on “man”, and “man” 0.64 on “dog”. "
-        + "With the two exchanged it is much the same, so the head pairs them and does not tell who bites. "
-        + "With [CLS] and [SEP] in sight, in each of the three sentences about 56 of the 72 heads "
-        + "have their largest weight on [CLS] in most rows. (The weights of the encoder are published; it was trained on pairs of sentences.)")));
+      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "Layer 1, head 3 gives “bites” the word before it. Here that is the one who bites, but the head goes by the place alone. "
+        + "Layer 3, head 8, without [CLS] and [SEP], lets “dog” put 0.68 on “man”, and “man” 0.64 on “dog”. "
+        + "With the two exchanged it is much the same, so this head pairs them and does not tell who bites. "
+        + "With [CLS] in sight, in each of the three sentences about 56 of the 72 heads "
+        + "have their largest weight on it in most rows. (The encoder is published; it was trained on pairs of sentences.)")));
     element.rows = (settings) => rows({ ...at, ...settings }).map((row) => [...row]);
     element.share = (settings) => share({ ...at, ...settings });
     update();

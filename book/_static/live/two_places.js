@@ -54,7 +54,8 @@
     const levels = Object.fromEntries(["first value", "second value", "mean of both"].map((name) =>
       [name, { bar: make("i"), shown: make("b") }]));
     const bars = make("div", { class: "live-levels" }, ...Object.entries(levels).map(([name, { bar, shown }]) =>
-      make("div", {}, make("span", {}, name), make("span", { class: "live-level", "aria-hidden": "true" }, bar), shown)));
+      make("div", { class: `live-of-${name.split(" ")[0]}` }, make("span", {}, name),
+        make("span", { class: "live-level", "aria-hidden": "true" }, bar), shown)));
     const drawn = curves();
     const numbers = make("div", {}, drawn.picture, bars);
     const table = make("table", { class: "live-heat live-sums" });
@@ -106,11 +107,12 @@
     element.append(
       make("p", {}, "Can you find a weight that makes the mean of the two errors smaller?"),
       make("div", { class: "live-sliders" }, weight.label),
-      make("fieldset", { class: "live-row" }, make("legend", {}, "The values are"), ...choices),
       numbers, make("div", { class: "live-scroll" }, table), told, spoken,
       make("details", {}, make("summary", {}, "The answer"),
-        make("p", {}, "The mean is 0.50 for every weight. Two symbols, though, can be told from one sum "
-          + "wherever the weights are unequal and neither is 0.")));
+        make("p", {}, "The mean is 0.50 for every weight.")),
+      make("details", {}, make("summary", {}, "And if the values are symbols?"),
+        make("fieldset", { class: "live-row" }, make("legend", {}, "The values are"), ...choices),
+        make("p", {}, "Two symbols can be told from one sum wherever the weights are unequal and neither is 0.")));
     element.look = (first) => ({ ...errors(first), sums: sums(first) });
     update();
   });
