@@ -34,9 +34,10 @@ def affine_grid(
 
     (x_source, y_source) = theta (x_target, y_target, 1)
 
-    Eq. 1 of the paper: theta maps target to source, so a theta that shrinks positions enlarges the
-    image. As x is the same in every row and y in every column, the three columns of theta are
-    multiplied by width, height and 1 numbers, and only their sum has height * width.
+    Eq. 1 of the paper: theta maps target to source, so a theta that shrinks positions reads a part
+    of the image, and an output of the image's own size shows it enlarged. As x is the same in every
+    row and y in every column, the three columns of theta are multiplied by width, height and 1
+    numbers, and only their sum has height * width.
 
     theta is (..., 2, 3) and the result (..., height, width, 2), of the dtype of theta.
 

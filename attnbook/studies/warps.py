@@ -255,8 +255,8 @@ def habits(
 
     "turned", degrees: spread of the angles in which digits of a class leave the transformer.
     "off centre", as a share of the canvas's side: distance from the middle of the digit to the
-    middle of what is read, root of the mean square. "zoom": sqrt |det L|, mean; below 1 enlarges.
-    "mirrored": share of the maps that flip the image.
+    middle of what is read, root of the mean square. "zoom": sqrt |det L|, mean: the side of what is
+    read, as a share of the canvas's. "mirrored": share of the maps that flip the image.
     """
     both = pose[:, :, :2] @ theta[:, :, :2]
     centre = -torch.linalg.solve(pose[:, :, :2], pose[:, :, 2])
