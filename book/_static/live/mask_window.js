@@ -106,8 +106,8 @@
       place.style.left = `${100 * (column + 0.5) / WIDE}%`;
       place.style.top = `${100 * (row + 0.5) / HIGH}%`;
       const n = row * WIDE + column;
-      tell(`Row ${row}, column ${column}: in the window the planes are ${found.means[n].toFixed(2)} and ${found.maxima[n].toFixed(2)} on average. `
-        + `Logit: 20 × (${found.means[n].toFixed(2)} + ${found.maxima[n].toFixed(2)}) − ${at.threshold} = ${found.logits[n].toFixed(1)}. Mask: ${found.mask[n].toFixed(2)}. `
+      tell(`Row ${row}, column ${column}: in the window the planes are ${found.means[n].toFixed(3)} and ${found.maxima[n].toFixed(3)} on average. `
+        + `Logit: 20 × (${found.means[n].toFixed(3)} + ${found.maxima[n].toFixed(3)}) − ${at.threshold} = ${found.logits[n].toFixed(2)}. Mask: ${found.mask[n].toFixed(2)}. `
         + `At the place itself the planes are ${found.mean[n].toFixed(2)} and ${found.most[n].toFixed(2)}.`);
     }
     const stage = make("div", {
