@@ -1,4 +1,4 @@
-// Chapter 6: the channels of a trained network in a list, for its first gate to read in any order.
+// Chapter 6: the channels of a trained network in a list, for its first ECA layer to read in any order.
 (function () {
   "use strict";
   const { figure, sigmoid, argmax, linear, shaped, each, pool, mean, convolve, normalise, relu, halve, make, handle, teller } = window.attnbookLive;
@@ -16,9 +16,9 @@
     });
     return gates;
   }
-  // What the first gate is given, which no order changes.
+  // What the first layer of gates is given, which no order changes.
   const before = (p, picture) => relu(normalise(p, "layers.1", convolve(picture, p["layers.0.weight"])));
-  // The rest of the network, whose second gate keeps its list.
+  // The rest of the network, whose second layer of gates keeps its list.
   function run(p, x, order) {
     const first = gatesOf(p["layers.3.scores.weight"], pool(x, mean), order);
     x = relu(normalise(p, "layers.6", convolve(halve(each(x, (value, c) => first[c] * value)), p["layers.5.weight"])));
@@ -95,7 +95,7 @@
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     const head = (text) => make("th", { scope: "col" }, make("span", {}, text));
     element.append(
-      make("p", {}, "This is a trained network that keeps its colours apart, and the list that its first gate reads. Drag one channel to the end, and put it back; then another. "
+      make("p", {}, "This is a trained network that keeps its colours apart, and the list that its first ECA layer reads. Drag one channel to the end, and put it back; then another. "
         + "Which two spoil it? Keep these two as they are, and shuffle the rest by hand: does that harm?"),
       list,
       make("div", { class: "live-row" }, button("Shuffle all", () => arrange(left())), button("As trained", () => arrange(TRAINED))),
