@@ -42,6 +42,13 @@ def divided_score(by: float, query: Float[Tensor, "b i d"], key: Float[Tensor, "
     return dot_product_score(query, key) / by
 
 
+def louder_score(score: Score, by: float, query: Tensor, key: Tensor) -> Tensor:
+    """Return the scores; their gradient is multiplied by d ** by."""
+    scores = score(query, key)
+    felt = scores * query.shape[-1] ** by
+    return felt + (scores - felt).detach()
+
+
 class LearnedTemperature(nn.Module):
     """q . k times a learned number, which starts at 1."""
 
@@ -115,6 +122,17 @@ SWAPPED: dict[str, tuple[Score, Score]] = {
     "unscaled, scaled backwards": (unscaled_score, dot_product_score),
     "scaled, unscaled backwards": (dot_product_score, unscaled_score),
 }
+# As SWAPPED, but whether the way back is saturated and how large its gradients are change apart.
+APART: dict[str, tuple[Score, Score]] = {
+    "unscaled, gradient divided by sqrt(d)": (
+        unscaled_score,
+        partial(louder_score, unscaled_score, -0.5),
+    ),
+    "unscaled, scaled backwards times sqrt(d)": (
+        unscaled_score,
+        partial(louder_score, dot_product_score, 0.5),
+    ),
+}
 
 
 @on_cpu
@@ -129,7 +147,8 @@ def network(arm: str, dim: int, *, start: str) -> Lookup:
         score = LearnedTemperature()
     if arm in DIVISORS:
         score = partial(divided_score, DIVISORS[arm])
-    model = Swapped(*SWAPPED[arm], dim) if arm in SWAPPED else Lookup(score, dim)
+    swapped = SWAPPED | APART
+    model = Swapped(*swapped[arm], dim) if arm in swapped else Lookup(score, dim)
     with torch.no_grad():
         for projection in (model.q_proj, model.k_proj):
             if start == "unit":
@@ -388,6 +407,9 @@ def attacks(
             (optimizer, "unscaled, temperature learned") for optimizer in rates
         ],
         "other divisors, the rate of each tuned": [("Adam", arm) for arm in DIVISORS],
+        "saturation and size of the gradient apart": [
+            (optimizer, arm) for optimizer in rates for arm in APART
+        ],
     }
     for what, arms in tuned.items():
         instead = {
