@@ -1,12 +1,14 @@
 """Does dividing the dot product by sqrt(d) matter for learning?
 
-What was left after the attacks: at d = 256 the undivided score takes eight to eleven times the
-steps to 90 % right with each optimizer at its fastest rate (with plain gradient descent not
-significantly more, once corrected), at d = 8 at most twice; from nn.Linear's start, at the same
-rates, three to five times. Most of it is the size of the scores at the start: with a small start
-about twice the steps are left. It comes by the way back through the softmax: with the divided
-score's, the undivided one takes 1.6 times the steps at most. That the end is worse is not
-significant. The gradient of queries and keys is no shorter at the start, but longer.
+What was left after the attacks: at d = 256, with each optimizer at its fastest rate, the undivided
+score takes eight to eleven times the steps to 90 % right (with plain gradient descent not
+significantly more, once corrected), at d = 8 at most twice. At that rate the divided network may
+fall back; with rates chosen by the end it is three to six times, and from nn.Linear's start three
+to five. Most of it is the size of the scores at the start: with a small start about twice the
+steps are left. It comes by the way back through the softmax: with the divided score's, the
+undivided one takes 1.6 times the steps at most. There it is the saturation, not the size: the
+gradient of queries and keys is no shorter at the start, but longer, and where it is not saturated
+a longer one costs little. That the end is worse is not significant.
 """
 
 from __future__ import annotations
