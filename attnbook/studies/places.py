@@ -252,11 +252,12 @@ def attacks(
         "keys that hold the value, too": with_(both, reader="keys with values"),
         "another block of seeds": with_([*both, "2 heads"]),
         f"{longer} steps, all arms": {
-            **with_([*both, "1 head, 4 times as wide", "1 head, two layers"], steps=longer),
+            **with_(
+                [*both, "1 head, 4 times as wide", "1 head, two layers", "2 heads"], steps=longer
+            ),
             **{
-                f"{name}, learning rate {lr}": {**cells[name], "lr": lr, "steps": longer}
+                f"{name}, learning rate 0.032": {**cells[name], "lr": 0.032, "steps": longer}
                 for name in ("2 heads", "2 of four")
-                for lr in (0.1, 0.032)
             },
         },
     }
