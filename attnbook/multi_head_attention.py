@@ -358,9 +358,10 @@ class MultiHeadAttention(Module):
         is_causal: bool,
         axes: int,
     ) -> Tensor:
-        # On a GPU one kernel alone, FlashAttention, lets heads share keys, and it takes half types
-        # and no mask. All else would fall to the formula, which repeats the keys as well, and keeps
-        # every weight; with keys repeated here, a kernel that keeps none runs.
+        # By PyTorch's documentation one kernel alone on a GPU, FlashAttention, lets heads share
+        # keys, and it takes half types and no mask. (Its newer source lets others do so, too.) All
+        # else may fall to the formula, which repeats the keys as well, and keeps every weight; with
+        # keys repeated here, a kernel that keeps none runs.
         shared = self.num_kv_heads != self.num_heads
         by_flash = mask is None and bias is None and q.dtype in (torch.float16, torch.bfloat16)
         if shared and q.device.type != "cpu" and not by_flash:

@@ -251,6 +251,12 @@ def attacks(
         "values of one number": with_(both, values=1),
         "keys that hold the value, too": with_(both, reader="keys with values"),
         "another block of seeds": with_([*both, "2 heads"]),
+        f"{longer} steps, all arms": with_(
+            [*both, "1 head, 4 times as wide", "1 head, two layers", "2 heads"], steps=longer
+        ),
+        f"{longer} steps, learning rate 0.032": with_(
+            ["2 heads", "2 of four"], steps=longer, lr=0.032
+        ),
     }
     found = []
     for what, tried in plan.items():
