@@ -87,6 +87,13 @@ def test_a_shortcut_is_added_before_the_relu_and_the_gate_can_stand_behind_it(da
         assert last.abs().sum() > 0 and bool((last >= 0).all()) is not behind_relu
 
 
+def test_the_digit_is_read_from_each_channels_maximum_or_from_its_mean(data):
+    for mean_head, how in ((False, "amax"), (True, "mean")):
+        model = clutter.network("no gate", mean_head=mean_head).eval()
+        pooled = getattr(model.blocks(data[0])[0], how)((2, 3))
+        torch.testing.assert_close(model(data[0]), model.logits(pooled))
+
+
 def test_masks_start_half_open_and_are_replaced_for_one_measurement_only(data, model):
     pictures, labels, _ = data
     assert all((mask == 0.5).all() for mask, *_ in clutter.masks(model, pictures))

@@ -131,6 +131,14 @@ class GateBehindReLU(ClutterNetwork):
         return x, given
 
 
+class MeanHead(ClutterNetwork):
+    """The same network, with the digit read from each channel's mean."""
+
+    def forward(self, x: Float[Tensor, "b 1 28 28"]) -> Float[Tensor, "b classes"]:
+        """Return one logit per digit."""
+        return self.logits(reduce(self.blocks(x)[0], "b c h w -> b c", "mean"))
+
+
 class Parallel(nn.Module):
     """Both gates of CBAM, computed from the same x: output = x * channel gate * spatial gate."""
 
@@ -169,14 +177,19 @@ CHANNEL_FIRST = "channel, then spatial"
 
 @on_cpu
 def network(
-    arm: str, *, weight: float = 0.0, shortcuts: bool = False, behind_relu: bool = False
+    arm: str,
+    *,
+    weight: float = 0.0,
+    shortcuts: bool = False,
+    behind_relu: bool = False,
+    mean_head: bool = False,
 ) -> ClutterNetwork:
     """Return the network of one arm; one seed gives the same convolutions in all of them.
 
     `weight` is where the batch normalisation of each mask starts: at 0, as in the authors' code,
     every mask starts at 0.5; 1 is PyTorch's start.
     """
-    kind = GateBehindReLU if behind_relu else ClutterNetwork
+    kind = MeanHead if mean_head else GateBehindReLU if behind_relu else ClutterNetwork
     model = kind(GATES[arm], shortcuts=shortcuts)
     for part in model.gates.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -194,6 +207,7 @@ def learn(
     weight: float = 0.0,
     shortcuts: bool = False,
     behind_relu: bool = False,
+    mean_head: bool = False,
     measured_on: str = "test",
     tested: int = 1000,
     device: str = "cpu",
@@ -204,7 +218,8 @@ def learn(
     are those over as many training pictures as are tested.
     """
     torch.manual_seed(seed)
-    model = network(arm, weight=weight, shortcuts=shortcuts, behind_relu=behind_relu).to(device)
+    options: dict[str, Any] = {"shortcuts": shortcuts, "behind_relu": behind_relu}
+    model = network(arm, weight=weight, mean_head=mean_head, **options).to(device)
     images, labels, _ = cluttered(32 * steps, part="training", seed=seed)
     losses = fit(
         model,
@@ -416,7 +431,7 @@ def run(
         },
         "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
-        "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
+        "attacks": attacks(each, cells, seeds=attack_seeds, many=seeds, longer=longer),
     }
 
 
@@ -475,9 +490,12 @@ REFUTED_IF = (
 
 
 def attacks(
-    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, longer: int
+    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, many: int, longer: int
 ) -> list[dict[str, Any]]:
-    """Return what was tried to overturn what is said of masks and of their start, and what came."""
+    """Return what was tried to overturn what is said of masks and of their start, and what came.
+
+    The first are tried with `seeds` seeds; what the whole study asks is asked again with `many`.
+    """
     starts = {name: cells[name] for pair in STARTS for name in pair}
 
     def changed(**settings: Any) -> dict[str, dict[str, Any]]:
@@ -486,6 +504,7 @@ def attacks(
     def at(factor: float) -> dict[str, dict[str, Any]]:
         return {n: {**cell, "lr": round(cell["lr"] * factor, 6)} for n, cell in starts.items()}
 
+    whether = "no gate", SPATIAL_ALONE, CHANNEL_FIRST  # does a mask help?
     plan = {
         f"{longer} steps": changed(steps=longer),
         "a third of the learning rate": at(1 / 3),
@@ -495,10 +514,17 @@ def attacks(
         "a window of 3 x 3": {
             CHANNEL_FIRST: {**cells[CHANNEL_FIRST], "arm": "channel, then spatial, 3 x 3"}
         },
+        f"{longer} steps, all seeds": {name: {**cells[name], "steps": longer} for name in whether},
+        "a head of means, all seeds": {
+            f"{name}, rate {lr:g}": {**cells[name], "lr": lr, "mean_head": True}
+            for name in whether
+            for lr in sorted({cells[name]["lr"] for name in whether})
+        },
     }
     found = []
     for what, arms in plan.items() if seeds else ():
         block = range(500, 500 + seeds) if "block" in what else range(seeds)
+        block = range(many) if "all seeds" in what else block
         rows = repeat_all(each, learn, arms, block, f"attack: {what}")
         came = {
             name: {"right": [found["right"] for found in runs], "maps": maps_of(runs)}
