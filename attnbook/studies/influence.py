@@ -107,6 +107,12 @@ class OneVector(Translator):
         super().__init__(source, target, dim)
         self.between: nn.Module = nn.Identity()
 
+    def whole(self, source: Int[Tensor, "b j"], text: Bool[Tensor, "b j"]) -> Tensor:
+        """Return the last states, both ways, each half of the vector."""
+        states, _ = self.encoder(self.source_embedding(source))
+        forwards, backwards = states.chunk(2, dim=-1)
+        return torch.cat([last_of(forwards, text), backwards[:, :1]], dim=-1)
+
     def attend(
         self,
         source: Int[Tensor, "b j"],
@@ -116,15 +122,18 @@ class OneVector(Translator):
         """Return the logits of the next characters, and equal weights, since none are made."""
         if mask is not None:
             raise ValueError(f"mask has shape {tuple(mask.shape)}, but no place is looked at here")
-        states, _ = self.encoder(self.source_embedding(source))
-        forwards, backwards = states.chunk(2, dim=-1)
         text = source != Characters.padding
-        last = rearrange(text.sum(-1) - 1, "b -> b 1 1").expand(-1, 1, forwards.shape[-1])
-        vector = self.between(torch.cat([forwards.gather(1, last), backwards[:, :1]], dim=-1))
+        vector = self.between(self.whole(source, text))
         query, _ = self.decoder(self.target_embedding(written), vector.mT.movedim(-1, 0))
         context = repeat(vector, "b 1 d -> b i d", i=written.shape[1])
         weights = repeat(text / text.sum(-1, keepdim=True), "b j -> b i j", i=written.shape[1])
         return self.logits(torch.cat([query, context], dim=-1)), weights
+
+
+def last_of(states: Float[Tensor, "b j d"], text: Bool[Tensor, "b j"]) -> Float[Tensor, "b 1 d"]:
+    """Return the state at the last character of each text."""
+    last = rearrange(text.sum(-1) - 1, "b -> b 1 1").expand(-1, 1, states.shape[-1])
+    return states.gather(1, last)
 
 
 class FixedPlaces(Translator):

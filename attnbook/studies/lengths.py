@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from attnbook.datasets import Characters, on_cpu
 from attnbook.studies import main
-from attnbook.studies.influence import ARMS, Translator, loss
+from attnbook.studies.influence import ARMS, OneVector, Translator, last_of, loss
 from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
 from attnbook.studies.runner import Each
 from attnbook.training import fit
 
 READ, WRITTEN = "〇一二三四五六七八九", "0123456789"
 LONGEST, BINS = 16, {"1 to 4": (0, 4), "5 to 8": (4, 8), "9 to 12": (8, 12), "13 to 16": (12, 16)}
-POOLED = "one vector, pooled"
+POOLED, ONE_WAY = "one vector, pooled", "one vector, one way"
 LEARNED, EACH = 6000, 100  # texts to learn from; of each length, to choose a rate or to measure
 
 
@@ -47,6 +47,24 @@ class Pooled(Translator):
         context = einsum(vector, self.readers[: written.shape[1]], "b d, i d e -> b i e")
         query, _ = self.decoder(self.target_embedding(written))
         return self.logits(torch.cat([query, context], dim=-1)), text
+
+
+class OneWay(OneVector):
+    """One vector from an encoder that reads in one direction, so the order of reading matters.
+
+    Reading the text from its end only exchanges the two directions of the other arms.
+    """
+
+    def __init__(self, source: Characters, target: Characters, dim: int = 32) -> None:
+        super().__init__(source, target, dim)
+        self.encoder = nn.GRU(dim, dim, batch_first=True)
+
+    def whole(self, source: Tensor, text: Tensor) -> Tensor:
+        """Return the last state, all of it from one direction."""
+        return last_of(self.encoder(self.source_embedding(source))[0], text)
+
+
+NETWORKS = {**ARMS, POOLED: Pooled, ONE_WAY: OneWay}
 
 
 def numerals(lengths: list[int], *, seed: int) -> tuple[list[str], list[str]]:
@@ -93,7 +111,7 @@ def learn(
         parts = [(turned(source), target) for source, target in parts]
     known, tried, tested = parts
     torch.manual_seed(seed)
-    model = (Pooled if arm == POOLED else ARMS[arm])(*characters, dim=dim).to(device)
+    model = NETWORKS[arm](*characters, dim=dim).to(device)
     losses = fit(model, loss, known, steps=steps, batch_size=32, lr=lr, seed=seed)
     source, target = tried if measured_on == "validation" else tested
     with torch.no_grad():
@@ -202,6 +220,7 @@ def attacks(
 ) -> list[dict[str, Any]]:
     """Return what was tried to overturn what the study says, and what came."""
     vectors = {name: cell for name, cell in cells.items() if cell["arm"] == "one vector"}
+    narrow, _ = vectors.values()
     plan = {
         f"{longer} steps": {name: {**cell, "steps": longer} for name, cell in cells.items()},
         "a third of the learning rate": {
@@ -210,6 +229,16 @@ def attacks(
         "another block of seeds": cells,
         "the text read backwards": {
             name: {**cell, "backwards": True} for name, cell in vectors.items()
+        },
+        "an encoder of one direction, forwards and backwards": {
+            f"{ONE_WAY}, {narrow['dim']} features, {order}{at}": {
+                **narrow,
+                "arm": ONE_WAY,
+                "lr": round(narrow["lr"] * factor, 6),
+                "backwards": order == "backwards",
+            }
+            for at, factor in (("", 1), (", a third of the rate", 1 / 3))
+            for order in ("forwards", "backwards")
         },
     }
     found = []

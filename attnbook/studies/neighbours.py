@@ -337,6 +337,8 @@ def run(
 
 ECA, SHUFFLED = "ECA, k = 3", "ECA, shuffled, k = 3"
 NARROW = "one hidden number without the ReLU"
+RING = "the last channel beside the first, all seeds"
+THRICE, THIRD = (f"{what} the learning rate, all seeds" for what in ("three times", "a third of"))
 SWEEP = ("ECA, k = 1", ECA, "ECA, k = 5", "ECA, k = 9")
 BOTTLENECKS = tuple(f"bottleneck, r = {r}" for r in (2, 4, 12))
 NAMED = ("diagonal", ECA, "groups of 4", "full", *BOTTLENECKS[:2])
@@ -377,7 +379,8 @@ def attacks(
 ) -> list[dict[str, Any]]:
     """Return what was tried to overturn what the study says, and what came.
 
-    The last of them, the narrowest bottleneck without its ReLU, has `many` seeds.
+    The last four have `many` seeds: the narrowest bottleneck without its ReLU, the closed list, and
+    ECA and the bottleneck at three times their rates and at a third of them.
     """
     tried = {
         f"{colours}: {arm}": {**cells[f"{colours}: {arm}"], "orders": 0}
@@ -388,8 +391,8 @@ def attacks(
     def changed(**settings: Any) -> dict[str, dict[str, Any]]:
         return {name: {**cell, **settings} for name, cell in tried.items()}
 
-    def at(factor: float) -> dict[str, dict[str, Any]]:
-        return {n: {**cell, "lr": round(cell["lr"] * factor, 6)} for n, cell in tried.items()}
+    def scaled(arms: dict[str, dict[str, Any]], factor: float) -> dict[str, dict[str, Any]]:
+        return {n: {**cell, "lr": round(cell["lr"] * factor, 6)} for n, cell in arms.items()}
 
     others = {
         f"{colours}: {arm}": {**tried[f"{colours}: {like}"], "arm": arm}
@@ -403,15 +406,22 @@ def attacks(
     }
     plan = {
         f"{longer} steps": changed(steps=longer),
-        "three times the learning rate": at(3),
-        "a third of the learning rate": at(1 / 3),
+        "three times the learning rate": scaled(tried, 3),
+        "a third of the learning rate": scaled(tried, 1 / 3),
         "another block of seeds": tried,
         "an offset for each channel, and biases in the bottleneck": changed(offsets=True),
         "two matrices without the ReLU; the last channel beside the first": others,
     }
     narrow = {**cells[f"mixed: {BOTTLENECKS[2]}"], "arm": "low rank, r = 12", "orders": 0}
     plan[NARROW] = {"mixed: low rank, r = 12": narrow}
-    blocks = {"another block of seeds": range(500, 500 + seeds), NARROW: range(many)}
+    plan[RING] = {name: cell for name, cell in others.items() if "ring" in name}
+    names = (f"mixed: {arm}" for arm in (*SWEEP[:2], *BOTTLENECKS[:2]))
+    rivals = {name: {**cells[name], "orders": 0} for name in names}
+    plan[THRICE], plan[THIRD] = scaled(rivals, 3), scaled(rivals, 1 / 3)
+    blocks = {
+        "another block of seeds": range(500, 500 + seeds),
+        **dict.fromkeys((NARROW, RING, THRICE, THIRD), range(many)),
+    }
     found = []
     for what, arms in plan.items() if seeds else ():
         block = blocks.get(what, range(seeds))
