@@ -36,7 +36,7 @@ def test_what_undoes_the_pose_is_measured_as_perfect(task):
 
 def test_what_leaves_all_as_it_is_keeps_the_spread_of_the_angles():
     """Uniform to 45 degrees either way has a circular sd of 26.3 degrees, to 90 degrees 54.5."""
-    for (name, task), spread in zip(warps.TASKS.items(), (26.3, 54.5), strict=True):
+    for (name, task), spread in zip(warps.TASKS.items(), (26.3, 26.3, 54.5), strict=True):
         angles = torch.linspace(-task.turn, task.turn, 2001).deg2rad()
         labels = torch.zeros(2001, dtype=torch.long)
         assert warps.angle_spread(angles, labels) == pytest.approx(spread, abs=0.06), name
@@ -53,4 +53,42 @@ def test_a_digit_turned_clockwise_reads_downwards():
 
 def test_networks_take_as_many_multiply_adds():
     counts = [found["multiply-adds"] for found in warps.sizes().values()]
-    assert max(counts) < 1.01 * min(counts)
+    assert all(0.99 * 60_000 < count < 1.01 * 60_000 for count in counts)
+
+
+def test_scraps_darken_a_few_pixels_and_no_others():
+    task = warps.TASKS["scraps"]
+    digits = torch.ones(30, 14, 14)
+    pose = warps.poses(task, 30, torch.Generator().manual_seed(0))
+    bare = warps.draw(digits, pose, task.size)
+    painted = warps.paint(digits, pose, task, torch.Generator().manual_seed(1))
+    darker = (painted > bare).sum((1, 2, 3))
+    assert (painted >= bare).all() and darker.max() <= task.scraps * warps.SCRAP**2
+    assert (darker > 0).any()
+    without = warps.paint(digits, pose, task._replace(scraps=0), torch.Generator())
+    torch.testing.assert_close(without, bare)
+
+
+def test_the_window_at_the_inks_middle_frames_a_blot():
+    """A blot of 4 pixels a side, moved about, comes to lie in the middle of the window."""
+    canvas = torch.zeros(1, 1, 21, 21)
+    canvas[:, :, 12:16, 5:9] = 1
+    window, _ = warps.centred(nn.Sequential())
+    expected = torch.zeros(14, 14)
+    expected[5:9, 5:9] = 1
+    torch.testing.assert_close(window(canvas)[0, 0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_mirrored_map_has_the_angle_of_what_it_mirrors():
+    angles = torch.linspace(-1, 1, 9)
+    turn = torch.stack([angles.cos(), angles.sin(), -angles.sin(), angles.cos()], -1)
+    turn = torch.cat([turn.unflatten(1, (2, 2)), torch.zeros(9, 2, 1)], -1)
+    torch.testing.assert_close(warps.angle(turn), angles)
+    torch.testing.assert_close(warps.angle(turn * torch.tensor([-1.0, 1, 1])), angles)
+
+
+def test_only_what_reads_is_normalised():
+    looks, reads = warps.NETWORKS["RTS"]["ST-CNN, batch norm"]()
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    assert sum(isinstance(layer, norms) for layer in reads) == 3
+    assert not any(isinstance(layer, norms) for layer in looks.modules())

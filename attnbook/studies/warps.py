@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -36,11 +36,14 @@ class Task(NamedTuple):
     scale: tuple[float, float]
     shift: float  # of the digit's centre, either way, as a share of half the canvas
     digit: int = 28  # pixels of a side, of an upright digit
+    scraps: int = 0  # pieces of other digits that lie about on the canvas
 
 
-# The paper's tasks at half the resolution.
+# The paper's tasks at half the resolution, and RTS among scraps of other digits.
+RTS = Task(size=21, turn=45.0, scale=(0.7, 1.2), shift=1 / 3, digit=14)
 TASKS = {
-    "RTS": Task(size=21, turn=45.0, scale=(0.7, 1.2), shift=1 / 3, digit=14),
+    "RTS": RTS,
+    "scraps": RTS._replace(scraps=2),
     "R": Task(size=14, turn=90.0, scale=(1.0, 1.0), shift=0.0, digit=14),
 }
 
@@ -71,6 +74,40 @@ def draw(
     """Return the digits in their poses on canvases of `size` pixels a side."""
     grid = affine_grid(pose, size, size)
     return F.grid_sample(rearrange(digits, "b h w -> b 1 h w"), grid, align_corners=False)
+
+
+SCRAP = 4  # pixels of a side
+
+
+@on_cpu
+def paint(
+    digits: Float[Tensor, "b h w"],
+    pose: Float[Tensor, "b 2 3"],
+    task: Task,
+    generator: torch.Generator,
+) -> Float[Tensor, "b 1 i j"]:
+    """Return the canvases of a task: digits in their poses, and scraps of any of the digits.
+
+    A scrap is a piece from within a digit's picture, at a random place; where ink meets ink, the
+    darker stays.
+    """
+    canvases = draw(digits, pose, task.size)
+    side = torch.arange(SCRAP)
+
+    def anywhere(size: int, margin: int) -> tuple[Tensor, Tensor]:
+        corner = torch.randint(
+            margin, size - SCRAP - margin + 1, (2, len(digits), 1), generator=generator
+        )
+        y, x = (corner + side).to(digits.device)
+        return y[:, :, None], x[:, None, :]
+
+    for _ in range(task.scraps):
+        whose = torch.randint(len(digits), (len(digits),), generator=generator).to(digits.device)
+        scrap = digits[(whose[:, None, None], *anywhere(task.digit, margin=2))]
+        where = (torch.arange(len(digits), device=digits.device)[:, None, None], 0)
+        place = (*where, *anywhere(task.size, margin=0))
+        canvases[place] = torch.maximum(canvases[place], scrap)
+    return canvases
 
 
 @cache
@@ -150,6 +187,73 @@ def warped_convolutional(size: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(SpatialTransformer(localisation, size=(14, 14)), reader)
 
 
+def normalised(network: nn.Sequential) -> nn.Sequential:
+    """Return the network with a batch normalisation before each ReLU."""
+    layers: list[nn.Module] = []
+    for layer in network:
+        if isinstance(layer, nn.ReLU):
+            before = layers[-1]
+            if isinstance(before, nn.Conv2d):
+                layers.append(nn.BatchNorm2d(before.out_channels))
+            elif isinstance(before, nn.Linear):
+                layers.append(nn.BatchNorm1d(before.out_features))
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def strided(size: int, channels: int, hidden: int) -> nn.Sequential:
+    """Return three convolutions, two of them with a stride, a hidden layer and a classifier."""
+    side = ((size - 5) // 2 + 1 - 3) // 2 + 1 - 2
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 5, stride=2), nn.ReLU(),
+        nn.Conv2d(channels, 2 * channels, 3, stride=2), nn.ReLU(),
+        nn.Conv2d(2 * channels, 4 * channels, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4 * channels * side**2, hidden), nn.ReLU(),
+        nn.Linear(hidden, 10),
+    )  # fmt: skip
+
+
+class ZoomAndShift(nn.Module):
+    """Makes of three numbers, a zoom and a shift, the six of a map."""
+
+    def forward(self, x: Float[Tensor, "b 3"]) -> Float[Tensor, "b 6"]:
+        """Return each row (zoom, right, down) as (zoom, 0, right, 0, zoom, down)."""
+        zoom, right, down = x.unbind(-1)
+        zero = torch.zeros_like(zoom)
+        return torch.stack([zoom, zero, right, zero, zoom, down], dim=-1)
+
+
+def shifted_dense(size: int, hidden: int) -> nn.Sequential:
+    """Return a fully connected network behind a transformer that predicts a zoom and a shift."""
+    last = nn.Linear(32, 3)
+    nn.init.zeros_(last.weight)
+    last.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    localisation = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(size**2, 32), nn.ReLU(),
+        nn.Linear(32, 32), nn.ReLU(),
+        last, ZoomAndShift(),
+    )  # fmt: skip
+    return nn.Sequential(SpatialTransformer(localisation, size=(14, 14)), dense(14, hidden))
+
+
+class MiddleOfInk(nn.Module):
+    """A localisation that learns nothing: a window of 14 pixels a side around the ink's middle."""
+
+    def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 6"]:
+        """Return a shift to the mean position of the ink, and a fixed zoom."""
+        size = x.shape[-1]
+        place = affine_grid(torch.eye(2, 3, device=x.device), size, size)  # (y, x, 2)
+        middle = einsum(x[:, 0], place, "b y x, y x xy -> b xy") / x.sum((1, 2, 3))[:, None]
+        zoom = torch.full_like(middle[:, :1], 14 / size)
+        return ZoomAndShift()(torch.cat([zoom, middle], dim=-1))
+
+
+def centred(reader: nn.Sequential) -> nn.Sequential:
+    """Return the reader behind a window around the middle of the ink."""
+    return nn.Sequential(SpatialTransformer(MiddleOfInk(), size=(14, 14)), reader)
+
+
 class OneMap(nn.Module):
     """A localisation that does not look: it learns one map for all images."""
 
@@ -167,15 +271,37 @@ def cropped_dense(hidden: int) -> nn.Sequential:
     return nn.Sequential(SpatialTransformer(OneMap(), size=(14, 14)), dense(14, hidden))
 
 
+def behind(network: nn.Sequential) -> nn.Sequential:
+    """Return a network behind a transformer with what reads normalised, and what looks not."""
+    transformer, reader = network
+    assert isinstance(reader, nn.Sequential)
+    return nn.Sequential(transformer, normalised(reader))
+
+
 # Hidden layers as wide as makes every network take 60,000 multiply-adds, to within one per cent.
-NETWORKS: dict[str, dict[str, Callable[[], nn.Sequential]]] = {
-    "RTS": {
-        "FCN": lambda: dense(21, 108),
-        "ST-FCN": lambda: warped_dense(21, 129),
-        "ST-FCN, default start": lambda: warped_dense(21, 129, identity=False),
-        "one map + FCN": lambda: cropped_dense(160),
-        "CNN": lambda: convolutional(21, 4, 70),
-        "ST-CNN": lambda: warped_convolutional(21, 119),
+Networks = dict[str, Callable[[], nn.Sequential]]
+DISPLACED: Networks = {
+    "FCN": lambda: dense(21, 108),
+    "ST-FCN": lambda: warped_dense(21, 129),
+    "ST-FCN, default start": lambda: warped_dense(21, 129, identity=False),
+    "ST-FCN, three numbers": lambda: shifted_dense(21, 129),
+    "ink's middle + FCN": lambda: centred(dense(14, 158)),
+    "one map + FCN": lambda: cropped_dense(160),
+    "CNN": lambda: convolutional(21, 4, 70),
+    "ST-CNN": lambda: warped_convolutional(21, 119),
+    "FCN, batch norm": lambda: normalised(dense(21, 108)),
+    "ST-FCN, batch norm": lambda: behind(warped_dense(21, 129)),
+    "ink's middle + FCN, batch norm": lambda: centred(normalised(dense(14, 158))),
+    "CNN, batch norm": lambda: normalised(strided(21, 8, 48)),
+    "ST-CNN, batch norm": lambda: behind(warped_convolutional(21, 119)),
+    "ink's middle + CNN, batch norm": lambda: centred(normalised(convolutional(14, 8, 176))),
+}
+NETWORKS: dict[str, Networks] = {
+    "RTS": DISPLACED,
+    "scraps": {
+        name: DISPLACED[name]
+        for name in DISPLACED
+        if name not in ("one map + FCN", "ST-FCN, three numbers", "ST-FCN, default start")
     },
     "R": {
         "FCN": lambda: dense(14, 163),
@@ -184,18 +310,25 @@ NETWORKS: dict[str, dict[str, Callable[[], nn.Sequential]]] = {
         "CNN": lambda: convolutional(14, 8, 192),
     },
 }
-WIDE: dict[str, dict[str, Callable[[], nn.Sequential]]] = {
-    task: {
-        "ST-FCN": partial(warped_dense, size, hidden, wide=96),
-        "ST-FCN, default start": partial(warped_dense, size, hidden, wide=96, identity=False),
-    }
-    for task, size, hidden in (("RTS", 21, 129), ("R", 14, 145))
+# Other networks under the names of those above, for attacks.
+INSTEAD: dict[str, dict[str, Networks]] = {
+    "a localisation network three times as wide": {
+        task: {
+            "ST-FCN": partial(warped_dense, size, hidden, wide=96),
+            "ST-FCN, default start": partial(warped_dense, size, hidden, wide=96, identity=False),
+        }
+        for task, size, hidden in (("RTS", 21, 129), ("R", 14, 145))
+    },
+    "a convolutional network of four times the multiply-adds": {
+        task: {"CNN, batch norm": lambda: normalised(strided(21, 17, 96))}
+        for task in ("RTS", "scraps")
+    },
 }
 
 
 def work(network: nn.Sequential, task: Task) -> int:
     """Return the multiply-adds for one image, those of grid and sampler included."""
-    counted = multiply_adds(network, torch.zeros(1, 1, task.size, task.size, device="cpu"))
+    counted = multiply_adds(network.eval(), torch.zeros(1, 1, task.size, task.size, device="cpu"))
     first = network[0]
     if not isinstance(first, SpatialTransformer) or first.size is None:
         return counted
@@ -223,19 +356,24 @@ def train(
 
     def loss(model: nn.Module, digits: Tensor, labels: Tensor) -> Tensor:
         pose = poses(task, len(digits), generator).to(digits.device)
-        return F.cross_entropy(model(draw(digits, pose, task.size)), labels)
+        return F.cross_entropy(model(paint(digits, pose, task, generator)), labels)
 
     known = tuple(tensor.to(device) for tensor in small()["train"])
     losses = fit(model, loss, known, steps=steps, batch_size=100, lr=lr, clip=5.0, seed=seed)
-    return model, losses
+    return model.eval(), losses
 
 
 # --- What is measured -----------------------------------------------------------------------------
 
 
 def angle(theta: Float[Tensor, "b 2 3"]) -> Float[Tensor, " b"]:
-    """Return the angle, in radians, of the rotation nearest to each map."""
-    return torch.atan2(theta[:, 0, 1] - theta[:, 1, 0], theta[:, 0, 0] + theta[:, 1, 1])
+    """Return the angle, in radians, of the rotation nearest to each map.
+
+    Of a map that mirrors, what it returns is first mirrored back, left to right.
+    """
+    sign = torch.where(torch.linalg.det(theta[:, :, :2]) < 0, -1, 1)
+    first = sign[:, None] * theta[:, :, 0]
+    return torch.atan2(theta[:, 0, 1] - first[:, 1], first[:, 0] + theta[:, 1, 1])
 
 
 def angle_spread(angles: Float[Tensor, " b"], labels: Int[Tensor, " b"]) -> float:
@@ -278,6 +416,13 @@ def posed(task: Task, part: str, copies: int) -> tuple[Tensor, Tensor, Tensor]:
     return digits, labels, pose
 
 
+@on_cpu
+def canvases_of(task: Task, part: str, copies: int) -> Float[Tensor, "b 1 i j"]:
+    """Return the canvases with the digits of `posed`, always the same."""
+    digits, _, pose = posed(task, part, copies)
+    return paint(digits, pose, task, torch.Generator().manual_seed(2000))
+
+
 BINS = [(0, 30), (30, 60), (60, 90), (90, 120), (120, 150), (150, 180)]  # degrees, either way
 
 
@@ -310,18 +455,19 @@ def learn(
     steps: int,
     seed: int,
     measured_on: str = "test",
-    wide: bool = False,
+    instead: str | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Train one network; return its error, and what its transformer does to the digits.
 
-    With `wide` the localisation network is three times as wide, at no cost to the reader.
+    The network is that of the arm, or the one that an attack puts `instead`.
     """
-    posing, network = TASKS[task], (WIDE if wide else NETWORKS)[task][arm]
+    posing, network = TASKS[task], (INSTEAD[instead] if instead else NETWORKS)[task][arm]
     model, losses = train(network, posing, seed=seed, steps=steps, lr=lr, device=device)
     bins = max(1, steps // 20)
-    digits, labels, pose = posed(posing, measured_on, 2 if measured_on == "test" else 4)
-    canvases = draw(digits, pose, posing.size).to(device)
+    copies = 2 if measured_on == "test" else 4
+    _, labels, pose = posed(posing, measured_on, copies)
+    canvases = canvases_of(posing, measured_on, copies).to(device)
     with torch.no_grad():
         found: dict[str, Any] = {
             "error": error(model, canvases, labels),
@@ -366,13 +512,6 @@ def run(
     best = chosen(tuning)
     cells = {name: {**cell, "lr": best[name]} for name, cell in cells.items()}
     runs = repeat_all(each, learn, cells, range(seeds), "results")
-    comparisons = {
-        f"{what}, {task}: {first} - {second}": compare(
-            [found[what] for found in runs[f"{task}: {first}"]],
-            [found[what] for found in runs[f"{task}: {second}"]],
-        )
-        for what, task, first, second in COMPARED
-    }
     return {
         "question": QUESTION,
         "refuted_if": REFUTED_IF,
@@ -383,8 +522,8 @@ def run(
         "untouched": {name: untouched(task) for name, task in TASKS.items()},
         "sizes": sizes(),
         "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
-        "comparisons": holm(comparisons),
-        "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
+        "comparisons": compared({name: columns(rows) for name, rows in runs.items()}),
+        "attacks": attacks(each, cells, seeds=attack_seeds, many=seeds, longer=longer),
     }
 
 
@@ -393,23 +532,56 @@ QUESTION = (
     "spatial transformer, and does the transformer turn them upright?"
 )
 REFUTED_IF = (
-    "On RTS or on R the fully connected network, or on RTS the convolutional one, is as good with "
-    "as many multiply-adds without a transformer; or one learned crop for all images is as good. "
-    "Upright: the angles in which the digits of a class leave it are spread as widely as before."
+    "On RTS, among scraps or on R the network of the same kind (fully connected, convolutional, "
+    "with batch normalisation or without) is as good with as many multiply-adds without a "
+    "transformer; or one learned crop for all images is as good, or a window around the middle of "
+    "the ink, which learns nothing. Upright: the angles in which the digits of a class leave it "
+    "are spread as widely as before."
 )
-ST, START = "ST-FCN", "ST-FCN, default start"
+ST, START, NORM = "ST-FCN", "ST-FCN, default start", ", batch norm"
+PAIRS = {
+    "RTS": [
+        (ST, "FCN"),
+        ("ST-CNN", "CNN"),
+        (ST, "CNN"),
+        (ST, "one map + FCN"),
+        (ST, "ink's middle + FCN"),
+        (START, ST),
+        ("ST-FCN, three numbers", ST),
+        (ST + NORM, "FCN" + NORM),
+        (ST + NORM, "CNN" + NORM),
+        (ST + NORM, "ink's middle + FCN" + NORM),
+        ("ST-CNN" + NORM, "CNN" + NORM),
+        ("ST-CNN" + NORM, "ink's middle + CNN" + NORM),
+    ],
+    "scraps": [
+        (ST, "FCN"),
+        ("ST-CNN", "CNN"),
+        (ST, "CNN"),
+        (ST, "ink's middle + FCN"),
+        (ST + NORM, "FCN" + NORM),
+        (ST + NORM, "CNN" + NORM),
+        (ST + NORM, "ink's middle + FCN" + NORM),
+        ("ST-CNN" + NORM, "CNN" + NORM),
+        ("ST-CNN" + NORM, "ink's middle + CNN" + NORM),
+    ],
+    "R": [(ST, "FCN"), (ST, "CNN"), (START, ST)],
+}
 COMPARED = [
-    ("error", "RTS", ST, "FCN"),
-    ("error", "RTS", "ST-CNN", "CNN"),
-    ("error", "RTS", ST, "CNN"),
-    ("error", "RTS", ST, "one map + FCN"),
-    ("error", "RTS", START, ST),
-    ("error", "R", ST, "FCN"),
-    ("error", "R", ST, "CNN"),
-    ("error", "R", START, ST),
+    *(("error", task, *pair) for task, pairs in PAIRS.items() for pair in pairs),
     ("turned", "RTS", START, ST),
     ("turned", "R", START, ST),
 ]
+
+
+def compared(found: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, Any]]:
+    """Return all comparisons, corrected for how many there are."""
+    return holm({
+        f"{what}, {task}: {first} - {second}": compare(
+            found[f"{task}: {first}"][what], found[f"{task}: {second}"][what]
+        )
+        for what, task, first, second in COMPARED
+    })  # fmt: skip
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -439,28 +611,41 @@ def untouched(task: Task) -> dict[str, float]:
 
 
 def attacks(
-    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, longer: int
+    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, many: int, longer: int
 ) -> list[dict[str, Any]]:
-    """Return what was tried to overturn what the study says, and what came."""
-    dense = {name: cell for name, cell in cells.items() if cell["arm"] in (ST, START)}
+    """Return what was tried to overturn what the study says, and what came.
+
+    The longer training has as many seeds as the study, and is compared as it is.
+    """
 
     def at(factor: float) -> dict[str, dict[str, Any]]:
         return {n: {**cell, "lr": round(cell["lr"] * factor, 6)} for n, cell in cells.items()}
 
+    def came(
+        what: str, arms: dict[str, dict[str, Any]], block: range
+    ) -> dict[str, dict[str, list[Any]]]:
+        rows = repeat_all(each, learn, arms, block, f"attack: {what}")
+        return {name: columns(of) for name, of in rows.items()}
+
+    what = f"{longer} steps"
+    rows = came(
+        what, {name: {**cell, "steps": longer} for name, cell in cells.items()}, range(many)
+    )
+    found = [{"tried": what, "came": rows, "comparisons": compared(rows)}]
     plan = {
-        f"{longer} steps": {name: {**cell, "steps": longer} for name, cell in cells.items()},
         "three times the learning rate": at(3),
         "a third of the learning rate": at(1 / 3),
         "another block of seeds": cells,
-        "a localisation network three times as wide": {
-            name: {**cell, "wide": True} for name, cell in dense.items()
-        },
     }
-    found = []
+    for what, networks in INSTEAD.items():
+        plan[what] = {
+            f"{task}: {arm}": {**cells[f"{task}: {arm}"], "instead": what}
+            for task, arms in networks.items()
+            for arm in arms
+        }
     for what, arms in plan.items():
         block = range(500, 500 + seeds) if "block" in what else range(seeds)
-        rows = repeat_all(each, learn, arms, block, f"attack: {what}")
-        found.append({"tried": what, "came": {name: columns(r) for name, r in rows.items()}})
+        found.append({"tried": what, "came": came(what, arms, block)})
     return found
 
 
