@@ -30,13 +30,13 @@
     const rows = ["first", "second"].map((which) => ({ which, bars: make("div", { class: "live-bars live-low", role: "img" }) }));
     let found;
 
-    // Red and green are drawn as they are; the strip is blue at +1, yellow at -1 and grey between.
+    // Inks on white, as in the figure: each colour takes the others away; the strip is blue at +1, yellow at -1.
     function draw(x) {
       const image = new ImageData(WIDE, HIGH);
       image.data.forEach((_, n) => {
-        const [c, place] = [n % 4, n >> 2];
-        const strip = 0.5 + (c === 2 ? 0.5 : -0.5) * x[2 * PLACES + place];
-        image.data[n] = c === 3 ? 255 : 255 * (place % WIDE >= 16 ? strip : x[c * PLACES + place]); // clamped
+        const [r, g, cue] = [0, 1, 2].map((channel) => x[channel * PLACES + (n >> 2)]);
+        const taken = [g + Math.max(cue, 0), r + Math.max(cue, 0), r + g + Math.max(-cue, 0), 0][n % 4];
+        image.data[n] = 255 * (1 - taken); // clamped
       });
       canvas.getContext("2d").putImageData(image, 0, 0);
       canvas.setAttribute("aria-label", `a red ${red[at.number]} on a green ${green[at.number]}, with the strip at ${at.cue.toFixed(2)}`);
