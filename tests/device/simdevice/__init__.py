@@ -10,6 +10,7 @@ the CPU and are computed there.
     kernels.py   how an operator is computed: its random numbers, its rounding
     runtime.py   torch.cuda, and the clocks
     limits.py    for pytest: which tests run on the device, and which cannot
+    studies.py   for chapters: a study that is done again is done in its quick version
 """
 
 from __future__ import annotations
@@ -49,3 +50,8 @@ state.rounding = os.environ.get("SIMDEVICE_ROUNDING") or None
 state.seed = int(os.environ.get("SIMDEVICE_SEED", "0"))  # another one, other last places
 
 runtime.install(_shim)
+
+if "SIMDEVICE_QUICK" in os.environ:
+    from .studies import Finder
+
+    sys.meta_path.insert(0, Finder())
