@@ -6,10 +6,14 @@ These run on the simulated device alone, by `python tests/device proof`; conftes
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -389,3 +393,36 @@ def test_a_clock_read_before_the_device_has_finished_is_seen(lines, reads, monke
         {"x": x, "torch": torch, "Timer": Timer},
     )
     assert len(state.clock_reads) == reads
+
+
+def test_on_the_cpu_a_layer_is_moved_within_its_own_graph():
+    layer = nn.Sequential(nn.Linear(2, 2))
+    held = layer(torch.ones(1, 2))
+    assert layer.half()[0].weight.dtype == torch.float16 and held.grad_fn is not None
+    del held
+    assert layer.to(DEVICE)[0].weight.device.type == "cuda"
+
+
+CELLS = [
+    "import torch\nfrom torch.nn.attention.bias import causal_lower_right",
+    "torch.compile(torch.relu)(torch.ones(1))",
+    "causal_lower_right(1, 2).tolist()",
+    "1 / 0",
+]
+
+
+def test_a_cell_is_skipped_only_for_what_cannot_run_here(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, CELLS)])
+    nbformat.write(notebook, tmp_path / "planted.ipynb")
+    chapter = {"SIMDEVICE_CHAPTER": "1", "PYTEST_PLUGINS": "simdevice.cells", "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax"]
+    found = subprocess.run(
+        [*command, "--nbval-current-env", "planted.ipynb"],
+        cwd=tmp_path,
+        env={**os.environ, **chapter},
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    assert "1 failed, 2 passed, 1 skipped" in found
+    assert "planted, Cell 1: not simulated: compilers" in found and "ZeroDivisionError" in found

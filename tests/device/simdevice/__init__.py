@@ -10,7 +10,8 @@ the CPU and are computed there.
     kernels.py   how an operator is computed: its random numbers, its rounding
     runtime.py   torch.cuda, and the clocks
     limits.py    for pytest: which tests run on the device, and which cannot
-    studies.py   for chapters: a study that is done again is done in its quick version
+    kernel.py    for chapters: a study's quick version, and calls that cannot be simulated
+    cells.py     for nbval: a cell that makes such a call is skipped
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ state.seed = int(os.environ.get("SIMDEVICE_SEED", "0"))  # another one, other la
 
 runtime.install(_shim)
 
-if "SIMDEVICE_QUICK" in os.environ:
-    from .studies import Finder
+if "SIMDEVICE_CHAPTER" in os.environ and "ipykernel_launcher" in sys.orig_argv:
+    from . import kernel
 
-    sys.meta_path.insert(0, Finder())
+    kernel.install()

@@ -78,7 +78,7 @@ def install(shim: ctypes.CDLL) -> None:
 
     torch.backends.cudnn.is_acceptable = lambda tensor: False  # its kernels read device memory
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda"), in two steps
-    torch.__future__.set_swap_module_params_on_conversion(True)  # Module.to changes the class
+    torch.nn.Module._apply = _swapping(torch.nn.Module._apply)
     # The fast path of optimizers and of gradient clipping, which CUDA takes for plain tensors.
     from torch.optim import optimizer  # noqa: PLC0415 (not before torch knows its devices)
     from torch.utils import _foreach_utils  # noqa: PLC0415
@@ -89,6 +89,21 @@ def install(shim: ctypes.CDLL) -> None:
         _watch(time, clock)
     _watch(timeit, "default_timer")
     SimMode().__enter__()  # for good
+
+
+def _swapping(apply: Any) -> Any:
+    """Let Module.to swap tensors where it changes their class, and assign to `.data` elsewhere."""
+
+    @functools.wraps(apply)
+    def _apply(self: torch.nn.Module, fn: Any, recurse: bool = True) -> torch.nn.Module:
+        for child in self.children() if recurse else ():
+            child._apply(fn)
+        here = *self.parameters(recurse=False), fn(torch.empty(0))
+        ours = any(isinstance(x, SimTensor) for x in here)
+        torch.__future__.set_swap_module_params_on_conversion(ours)
+        return apply(self, fn, recurse=False)
+
+    return _apply
 
 
 def _synchronize(*_: Any, **__: Any) -> None:
