@@ -76,13 +76,13 @@ def numerals(lengths: list[int], *, seed: int) -> tuple[list[str], list[str]]:
 
 @cache
 @on_cpu
-def data() -> tuple[list[Characters], list[tuple[Tensor, Tensor]]]:
+def data(texts: int = LEARNED) -> tuple[list[Characters], list[tuple[Tensor, Tensor]]]:
     """Return the characters of both sides, and the texts to learn from, to choose and to measure.
 
     To learn from, each length is as likely; the others have as many of each, sorted by length.
     """
     draw = random.Random(0)
-    drawn = [draw.randint(1, LONGEST) for _ in range(LEARNED)]
+    drawn = [draw.randint(1, LONGEST) for _ in range(texts)]
     each = [length for length in range(1, LONGEST + 1) for _ in range(EACH)]
     sides = [numerals(lengths, seed=n) for n, lengths in enumerate((drawn, each, each))]
     read, written = characters = [Characters([READ]), Characters([WRITTEN])]
@@ -97,15 +97,17 @@ def learn(
     lr: float,
     steps: int,
     seed: int,
+    texts: int = LEARNED,
     backwards: bool = False,
     measured_on: str = "test",
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Train one translator; return the share of texts of each length that it writes without error.
 
-    `backwards`: it reads the text from its end, as Sutskever et al. had it.
+    `texts`: how many it learns from. `backwards`: it reads the text from its end, as Sutskever et
+    al. had it.
     """
-    characters, parts = data()
+    characters, parts = data(texts)
     parts = [(source.to(device), target.to(device)) for source, target in parts]
     if backwards:
         parts = [(turned(source), target) for source, target in parts]
@@ -144,6 +146,7 @@ def run(
     rates: list[float],
     tuning_seeds: int,
     attack_seeds: int,
+    many: dict[str, int],
 ) -> dict[str, Any]:
     """Tune and train the translators, measure by length, then attack what came.
 
@@ -198,7 +201,7 @@ def run(
         },
         "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
-        "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer),
+        "attacks": attacks(each, cells, seeds=attack_seeds, longer=longer, many=many),
     }
 
 
@@ -216,7 +219,12 @@ def by_bin(found: dict[str, Any]) -> dict[str, float]:
 
 
 def attacks(
-    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, longer: int
+    each: Each,
+    cells: dict[str, dict[str, Any]],
+    *,
+    seeds: int,
+    longer: int,
+    many: dict[str, int],
 ) -> list[dict[str, Any]]:
     """Return what was tried to overturn what the study says, and what came."""
     vectors = {name: cell for name, cell in cells.items() if cell["arm"] == "one vector"}
@@ -240,6 +248,9 @@ def attacks(
             for at, factor in (("", 1), (", a third of the rate", 1 / 3))
             for order in ("forwards", "backwards")
         },
+        f"{many['texts']:,} texts to learn from, {many['steps']:,} steps": {
+            name: {**cell, **many} for name, cell in cells.items() if cell["arm"] != POOLED
+        },
     }
     found = []
     for what, arms in plan.items() if seeds else ():
@@ -259,6 +270,7 @@ FULL: dict[str, Any] = {
     "rates": [0.001, 0.0032, 0.01, 0.032, 0.1],
     "tuning_seeds": 2,
     "attack_seeds": 2,
+    "many": {"texts": 100_000, "steps": 12_000},
 }
 QUICK: dict[str, Any] = {
     "seeds": 2,
@@ -269,6 +281,7 @@ QUICK: dict[str, Any] = {
     "rates": [0.01],
     "tuning_seeds": 1,
     "attack_seeds": 1,
+    "many": {"texts": 6001, "steps": 7},
 }
 
 if __name__ == "__main__":
