@@ -157,7 +157,7 @@ def test_the_list_is_read_as_the_package_reads_it(page: Visit) -> None:
 
 @of("channel_list")
 def test_two_neighbours_carry_the_cue(page: Visit) -> None:
-    """What the answer below the figure says of 30,000 orders, in some of them."""
+    """The answer below the figure, in some of the 30,000 orders that were tried for it."""
     right = "(e, orders) => orders.map(e.right)"
     shuffled = [torch.randperm(12).tolist() for _ in range(40)]
     apart = [o for o in shuffled if o.index(8) - o.index(7) != 1 and o.index(7) - o.index(8) != 1]

@@ -103,8 +103,8 @@
       make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates; columns: the squeezes that each hears, the darker the larger its weight. All three weights are negative. Then the mean gate over the pictures with the cue +1, which asks for the red digit, and over those with −1, which asks for the green one."),
         make("thead", {}, make("tr", {}, make("td"), ...TRAINED.map((c) => head(short(c))), head("+1"), head("−1"))), body),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "Green 4 and blue 1. Blue 1 answers to the cue, and green 4 hears what comes after it in the list. Under the cue +1 the gate of green 4 is nearly 0, and without this channel red outvotes the other greens. Under −1 it rises to 0.27, which is less than some others have, but tips the vote to green. Of 30,000 random orders, those with the two apart got 30 of the 40 pictures right at most, "
-        + "and mostly about 20, as by a guess; with blue 1 right behind green 4, all got at least 31. So of all the neighbours in its list, this gate needs only these two.")));
+        "Green 4 and blue 1. Blue 1 answers to the cue, and green 4 hears what comes after it in the list. Under the cue +1 the gate of green 4 is nearly 0. The linear layer adds up what all channels say, like votes, and without this channel's vote the red digit wins. "
+        + "Under −1 the gate rises to 0.27, less than some others have, but enough for the green digit to win. In random orders that part the two, about half of the pictures are right, as by a guess; the order of the other channels matters much less.")));
     Object.assign(element, { right: (other) => look(other).right, look: (x, other) => run(p, before(p, shaped(Float32Array.from(x), 3, 8, 28)), other), order });
     update();
   });

@@ -14,7 +14,7 @@
   };
   const SETTINGS = { "all gates 1": [1, 1, 1, 1, 1], "edges alone": [0, 0, 0, 1, 1] };
   const PLACES = { suit: [50, 63, 20, 30, "#fff"], wall: [7, 30, 50, 58, "#0072b2"] }; // rows, columns, colour
-  const TOP = 0.8; // of all channels, as in the figure above
+  const TOP = 0.8; // of all channels
   const inside = (n) => Math.min(Math.max(n, 0), SIDE - 1); // beyond the edge, the edge goes on
 
   // One channel: a 3 x 3 filter over a weighted sum of the colours, and a ReLU.

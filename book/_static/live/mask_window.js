@@ -123,7 +123,7 @@
     const titled = (view, text) => make("div", {}, view, make("span", {}, text));
     element.append(
       make("p", {}, "Find a place where the mask is open although at the place itself there is no edge: its planes are near 0. "
-        + "Why is it open? Does it stay so when the window is 1 × 1? As in the figure above, the logit is 20 times the sum of both averages in the window, less the threshold."),
+        + "Why is it open? Does it stay so when the window is 1 × 1? The sigmoid of the logit below is the mask."),
       make("div", { class: "live-pair" }, titled(stage, "photograph"),
         titled(views.mask, "mask"), titled(views.mean, "mean over the channels"), titled(views.most, "maximum over the channels")),
       make("div", { class: "live-sliders" }, size.label, limit.label),

@@ -67,7 +67,7 @@
         + "(Green: the weights of the two pixels. Orange: the derivative.)"),
       drawing, make("div", { class: "live-sliders" }, point.label), ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "To the stem it leads from pixel 10 on, to the top of the bar from 2 to 8. Between 8 and 10 all is empty: there it is 0, "
+        "To the stem it leads from pixel 10 on, to the peak over the bar from 2 to 8. Between 8 and 10 all is empty: there it is 0, "
         + "although a stroke lies one pixel further on either side. On a pixel, PyTorch's sampler takes the derivative to the right.")));
     Object.assign(element, { look: (x) => look(row, x), row });
     update(Number(point.control.value));

@@ -122,7 +122,7 @@
     }
 
     element.append(
-      make("p", {}, "Make the seven fill the output, upright. Then let the pixels be pushed: when are there holes? "
+      make("p", {}, "Make the seven fill the output, upright. "
         + "The corners, the middle and the knob can be dragged, or moved by the arrow keys."),
       make("div", { class: "live-row" }, ...Object.entries(MAPS).map(([name, theta]) =>
         make("button", { type: "button", onclick: () => { at.theta = theta; update(); say(); } }, name))),
@@ -132,7 +132,7 @@
         make("div", { class: "live-output" }, below, make("table", { class: "live-matrix" }, make("caption", {}, "θ"), numbers))),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "A frame smaller than the picture enlarges it: there are more places than pixels that could be sent. "
+        "Lay the frame closely around the seven, and tilt it as the seven is tilted. Pixels that are pushed instead leave holes: a frame smaller than the picture enlarges it, and there are more places than pixels that could be sent. "
         + "A turn alone leaves some holes, too, by rounding. A place that reads always gets its value.")));
     Object.assign(element, { look, theta: () => at.theta });
     update();
