@@ -228,7 +228,7 @@ def attacks(
 ) -> list[dict[str, Any]]:
     """Return what was tried to overturn what the study says, and what came."""
     vectors = {name: cell for name, cell in cells.items() if cell["arm"] == "one vector"}
-    narrow, _ = vectors.values()
+    attention, narrow, *_ = cells
     plan = {
         f"{longer} steps": {name: {**cell, "steps": longer} for name, cell in cells.items()},
         "a third of the learning rate": {
@@ -239,17 +239,17 @@ def attacks(
             name: {**cell, "backwards": True} for name, cell in vectors.items()
         },
         "an encoder of one direction, forwards and backwards": {
-            f"{ONE_WAY}, {narrow['dim']} features, {order}{at}": {
-                **narrow,
+            f"{ONE_WAY}, {cells[narrow]['dim']} features, {order}{at}": {
+                **cells[narrow],
                 "arm": ONE_WAY,
-                "lr": round(narrow["lr"] * factor, 6),
+                "lr": round(cells[narrow]["lr"] * factor, 6),
                 "backwards": order == "backwards",
             }
             for at, factor in (("", 1), (", a third of the rate", 1 / 3))
             for order in ("forwards", "backwards")
         },
         f"{many['texts']:,} texts to learn from, {many['steps']:,} steps": {
-            name: {**cell, **many} for name, cell in cells.items() if cell["arm"] != POOLED
+            name: {**cells[name], **many} for name in (attention, narrow)
         },
     }
     found = []

