@@ -94,7 +94,7 @@ def test_the_figure_starts_where_the_chapter_stands(page, translator):
     printed = "".join(
         output.get("text", "")
         for cell in notebook.cells
-        if "more than 990" in cell.source
+        if "date_pairs(5000)" in cell.source
         for output in cell.outputs
     )
     shown = re.findall(r"^(\d\S+) +(\w+ \d+, \d+)$", printed, re.MULTILINE)
