@@ -34,7 +34,6 @@ THEME = {
     "On this page": "本页内容",
     "Main": "全书",
     "Page": "本页",
-    "Toggle hidden content": "展开或收起",
     "Link to this heading": "本节链接",
 }
 # What is folded under a cell, by the name that MyST-NB puts after 显示 and 隐藏.

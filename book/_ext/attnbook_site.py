@@ -22,7 +22,8 @@ def mend_body(
 ) -> None:
     """Make the page's HTML say what it is, for those who hear it.
 
-    The parameters of a long signature become <div>s, where Sphinx leaves a <dl> without a <dt>.
+    A fold under a cell is called by the words that are seen on it, and its "source" is code. The
+    parameters of a long signature become <div>s, where Sphinx leaves a <dl> without a <dt>.
     In an English page Chinese becomes <span lang="zh-Hans">, except in formulas, known by their
     backslash.
     """
@@ -32,7 +33,8 @@ def mend_body(
         context.get("body", ""),
         flags=re.DOTALL,
     )
-    context["body"] = body
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    context["body"] = body = re.sub(r">(Show|Hide) source<", r">\1 code<", body)
     if chinese(app):
         return
     context["body"] = re.sub(

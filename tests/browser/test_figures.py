@@ -44,6 +44,17 @@ OPENED = """() => {
     const image = document.querySelector("dialog.figure-dialog[open] img");
     return image && [image.getAttribute("alt"), image.offsetWidth];
 }"""
+# In a cell with a figure: how far the button that enlarges it lies below its folded code, and if
+# a click on the middle of the button meets it.
+FOOTNOTES = """() => [...document.querySelectorAll("div.cell:has(> details.above-input)")]
+    .map(e => [e.querySelector("summary"), e.querySelector(".figure-enlarge")])
+    .filter(([_, button]) => button?.offsetWidth && !button.closest(":has(> attn-live)"))
+    .map(([fold, button]) => {
+        button.scrollIntoView({block: "center"});
+        const [there, at] = [fold.getBoundingClientRect(), button.getBoundingClientRect()];
+        const met = document.elementFromPoint((at.left + at.right) / 2, (at.top + at.bottom) / 2);
+        return [Math.round(at.top - there.top), met === button];
+    })"""
 FOCUSED = "() => document.activeElement.className"
 
 
@@ -104,6 +115,17 @@ def test_figures_have_the_ground_of_the_page_and_lettering_that_can_be_read(
             assert figure["corners"] == [[*GROUND[scheme]]] * 2
             assert figure["lettering"] >= 9
             assert figure["shapes"][0] == pytest.approx(figure["shapes"][1], rel=0.02)
+
+
+def test_the_code_of_a_figure_is_a_footnote_of_it(chapter: Visit) -> None:
+    for pixels in (1440, 360):
+        with width(chapter, pixels):
+            closed = chapter.page.evaluate(FOOTNOTES)
+            assert closed == [[0, True]] * len(closed) != []
+            folds = chapter.page.locator("div.cell > details.above-input")
+            folds.evaluate_all("folds => folds.forEach(e => { e.open = true; })")
+            assert chapter.page.evaluate(FOOTNOTES) == closed
+            folds.evaluate_all("folds => folds.forEach(e => { e.open = false; })")
 
 
 def test_figures_are_enlarged_by_key_and_click_and_give_the_focus_back(chapter: Visit) -> None:
