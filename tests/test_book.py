@@ -307,6 +307,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
     ],
     "tags_are_known": [
         (add("print(1)", printed("1\n"), tags=["nbval-skip"]), "nbval-skip"),
+        (add("print(1)", printed("1\n"), tags=SET_UP_TAGS), "remove-output"),
         (add("# NBVAL_IGNORE_OUTPUT\nprint(1)", printed("1\n")), "by a comment"),
     ],
     "counts_run_in_order": [
