@@ -48,9 +48,25 @@ def test_the_score_is_largest_right_after_the_query(page):
     assert (scores[18:21].diff() > 0).all() and (scores[21:25].diff() < 0).all()
 
 
+def test_the_figure_starts_with_the_dog_of_the_example_and_names_the_leads(page):
+    start = figure(page, "rotary_hands", "e => e.look({query: 1, key: 0}).products")
+    here = page.page.locator("attn-live[name=rotary_hands]")
+    shown = here.locator(".live-dial").all_inner_texts()
+    for text, name, product, lead in zip(
+        shown, ("first", "second", "third"), start, ("1.00", "0.32", "0.10"), strict=False
+    ):
+        assert text.split("\n") == [f"{name} pair", f"lead {lead}", f"cosine {product:.2f}"]
+    assert len(shown) == 3 and "cosine -0.42" in shown[0]
+
+
 def test_with_the_distance_locked_the_score_stands_still(page):
     here = page.page.locator("attn-live[name=rotary_hands]")
     told = here.locator(".live-told")
+    assert "1 position before the query" in told.text_content()  # the dog of the example
+    key = here.get_by_label("position of the key")
+    key.focus()
+    for _ in range(5):
+        page.page.keyboard.press("ArrowRight")
     assert "4 positions after the query" in told.text_content()
     before = told.text_content()
     here.get_by_label("lock the distance").check()
@@ -58,10 +74,7 @@ def test_with_the_distance_locked_the_score_stands_still(page):
     query.focus()
     for _ in range(5):
         page.page.keyboard.press("ArrowRight")
-    assert (query.input_value(), here.get_by_label("position of the key").input_value()) == (
-        "6",
-        "10",
-    )
+    assert (query.input_value(), key.input_value()) == ("6", "10")
     assert told.text_content().startswith(before)
     query.press("End")  # the key is at the end of the line before the query is
     assert query.input_value() == "36"

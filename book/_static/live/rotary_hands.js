@@ -4,7 +4,7 @@
   "use strict";
   const { figure, make, slider } = window.attnbookLive;
   const PAIRS = 8;
-  const SHOWN = [0, 1, 2]; // pairs that are drawn
+  const SHOWN = ["first", "second", "third"]; // pairs that are drawn
   const LAST = 40; // position
   const PACE = Array.from({ length: PAIRS }, (_, l) => 10000 ** (-l / PAIRS));
 
@@ -15,7 +15,7 @@
   }
 
   figure("rotary_hands", [], (element) => {
-    const at = { query: 1, key: 5, locked: false };
+    const at = { query: 1, key: 0, locked: false };
 
     function look({ query, key }) {
       const angles = PACE.map((pace) => [(query + 1) * pace, key * pace]);
@@ -23,20 +23,22 @@
       return { angles, products, score: products.reduce((sum, one) => sum + one, 0) };
     }
 
-    const dials = SHOWN.map((l) => {
+    const dials = SHOWN.map((name, l) => {
       const face = draw("svg", { viewBox: "-1.2 -1.2 2.4 2.4", "aria-hidden": "true" });
       face.append(draw("circle", { r: 1 }));
-      const hands = ["query", "key"].map((name) => draw("line", { class: `live-${name}` }));
+      const hands = ["query", "key"].map((whose) => draw("line", { class: `live-${whose}` }));
       face.append(...hands);
-      const told = make("span");
-      return { l, hands, told, dial: make("div", { class: "live-dial" }, face, told) };
+      const lead = make("div", {}, `lead ${PACE[l].toFixed(2)}`); // one step of the pair
+      const told = make("div");
+      const dial = make("div", { class: "live-dial" }, face, make("div", {}, `${name} pair`), lead, told);
+      return { l, hands, told, dial };
     });
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const bounds = { min: 0, max: LAST, step: 1 };
     const query = slider("position of the query, bites (solid):", { ...bounds, value: at.query },
       (value) => move("query", value), say);
-    const key = slider("position of the key, man (dashed):", { ...bounds, value: at.key },
+    const key = slider("position of the key (dashed):", { ...bounds, value: at.key },
       (value) => move("key", value), say);
     const lock = make("input", { type: "checkbox", onchange: () => { at.locked = lock.checked; update(); say(); } });
 
@@ -65,7 +67,7 @@
           hand.setAttribute("x2", Math.cos(angles[l][n]));
           hand.setAttribute("y2", -Math.sin(angles[l][n]));
         });
-        note.textContent = `pair ${l + 1}: cosine ${products[l].toFixed(2)}`;
+        note.textContent = `cosine ${products[l].toFixed(2)}`;
       }
       const apart = Math.abs(at.key - at.query);
       const where = apart === 0 ? "at the same position"
