@@ -421,6 +421,7 @@ def test_on_a_pixel_pytorch_takes_the_derivative_to_the_right(page: Visit) -> No
     assert left[1:] == pytest.approx(right[:-1].tolist(), abs=1e-6)
     # What the answer says of where it leads: to the stem, to the bar, nowhere.
     assert all(right[10:13] > 0) and row.argmax() == 13
+    assert all(right[13:15] < 0) and all(right[:2] == 0) and right[15] == 0
     assert all(right[2:5] > 0) and all(right[5:8] < 0) and all(right[8:10] == 0)
 
 

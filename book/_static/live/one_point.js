@@ -30,11 +30,13 @@
     function draw(x, { left, weights, value, slopes }) {
       const cells = row.map((u, w) => `<rect x="${across(w - 0.5)}" y="${TOP + 22}" width="${STEP}" height="${STEP}" `
         + `fill="rgb(${Array(3).fill(Math.round(255 * (1 - u)))})" stroke="#767676"/><text x="${across(w)}" y="${TOP + 56}">${w}</text>`);
-      const hats = weights.map((weight, n) => `<path class="hat" d="M${across(left + n)} ${TOP + 20}v${-100 * weight}"/>`);
+      const hats = weights.map((weight, n) => `<path class="hat" d="M${across(left + n)} ${TOP}v${-100 * weight}"/>`);
       const curve = [-2, -1, ...row.keys(), COUNT, COUNT + 1].map((w) => `${across(w)},${down(row[w] ?? 0)}`);
       const tangent = slopes.map((slope, n) => [x, x + (n ? 1 : -1)].map((at) => `${across(at)},${down(value + slope * (at - x))}`));
-      drawing.innerHTML = `<svg viewBox="0 0 ${STEP * (COUNT + 2)} ${TOP + 62}" role="img" aria-label="a row of pixels, the value between them as a line, and the point on it">`
-        + `${cells.join("")}<polyline points="${curve.join(" ")}"/>${hats.join("")}`
+      drawing.innerHTML = `<svg viewBox="0 -6 ${STEP * (COUNT + 2)} ${TOP + 68}" role="img" aria-label="a row of pixels, the value between them as a line, and the point on it">`
+        + `${cells.join("")}${hats.join("")}<polyline points="${curve.join(" ")}"/>`
+        + [0, 1].map((one) => `<text x="6" y="${down(one) - 4}">${one}</text>`).join("")
+        + `<path class="point" d="M0 ${down(1)}H${STEP * (COUNT + 2)}"/>`
         + tangent.map((ends) => `<polyline class="tangent" points="${ends.join(" ")}"/>`).join("")
         + `<path class="point" d="M${across(x)} ${down(value)}V${TOP + 32}"/><circle cx="${across(x)}" cy="${down(value)}" r="6"/></svg>`;
     }
@@ -64,11 +66,11 @@
     element.append(
       make("p", {}, "The row is one of the seven's: at the left the lower edge of its bar, at the right its stem. "
         + "From where does the derivative lead the point uphill to the stem, from where to the bar, and from where to neither? "
-        + "(Green: the weights of the two pixels. Orange: the derivative.)"),
+        + "(The line: the value between the pixels. Green: the weights of the two, on the same scale from 0 to 1. Orange: the derivative.)"),
       drawing, make("div", { class: "live-sliders" }, point.label), ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "To the stem it leads from pixel 10 on, to the peak over the bar from 2 to 8. Between 8 and 10 all is empty: there it is 0, "
-        + "although a stroke lies one pixel further on either side. On a pixel, PyTorch's sampler takes the derivative to the right.")));
+        "To the stem it leads between pixels 10 and 15, to the peak over the bar between 2 and 8. Between 8 and 10 all is empty, as it is "
+        + "before 2 and after 15: there it is 0, although a stroke may lie one pixel further. On a pixel, PyTorch's sampler takes the derivative to the right.")));
     Object.assign(element, { look: (x) => look(row, x), row });
     update(Number(point.control.value));
   });

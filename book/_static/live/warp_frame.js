@@ -132,8 +132,8 @@
         make("div", { class: "live-output" }, below, make("table", { class: "live-matrix" }, make("caption", {}, "θ"), numbers))),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "Lay the frame closely around the seven, and tilt it as the seven is tilted. Pixels that are pushed instead leave holes: a frame smaller than the picture enlarges it, and there are more places than pixels that could be sent. "
-        + "A turn alone leaves some holes, too, by rounding. A place that reads always gets its value.")));
+        "Lay the frame closely around the seven, and tilt it as the seven is tilted. Pixels that are pushed instead leave holes, "
+        + "because a picture that is enlarged has more places than pixels that could be sent. A place that reads always gets its value.")));
     Object.assign(element, { look, theta: () => at.theta });
     update();
   });
