@@ -1,7 +1,7 @@
 // Chapter 5: two digits and a strip. The reader turns the strip; the gates follow, or are held.
 (function () {
   "use strict";
-  const { figure, map, sigmoid, argmax, linear, softmax, shaped, each, pool, mean, convolve, normalise, relu, halve, make, slider, teller } = window.attnbookLive;
+  const { figure, map, sigmoid, argmax, linear, shaped, each, pool, mean, convolve, normalise, relu, halve, make, slider, teller } = window.attnbookLive;
   const [HIGH, WIDE] = [8, 28];
   const PLACES = HIGH * WIDE;
   const inStrip = (n) => n >= 2 * PLACES && n % WIDE >= 16;
@@ -27,8 +27,17 @@
       pictures.slice(number * 3 * PLACES, (number + 1) * 3 * PLACES).map((value, n) => (inStrip(n) ? value + cue - cues[number] : value)), 3, HIGH, WIDE);
     const { parts, tell, say } = teller();
     const canvas = make("canvas", { width: WIDE, height: HIGH, role: "img" });
-    const rows = ["first", "second"].map((which) => ({ which, bars: make("div", { class: "live-bars live-low", role: "img" }) }));
+    const bars = make("div", { class: "live-bars live-low", role: "img" });
     let found;
+
+    // How much the filter of each channel favours red over green, from -1 to 1; the bars stand in this order.
+    const filters = p["layers.0.weight"].map(Math.abs);
+    const favours = Array.from({ length: 16 }, (_, channel) => {
+      const [forRed, forGreen] = [0, 1].map((color) => filters.subarray(27 * channel + 9 * color, 27 * channel + 9 * color + 9).reduce((a, b) => a + b));
+      return (forRed - forGreen) / (forRed + forGreen);
+    });
+    const order = [...favours.keys()].sort((a, b) => favours[a] - favours[b]);
+    const inks = order.map((channel) => (Math.abs(favours[channel]) < 0.2 ? "mixed" : favours[channel] > 0 ? "red" : "green"));
 
     // Inks on white, as in the figure: each colour takes the others away; the strip is blue at +1, yellow at -1.
     function draw(x) {
@@ -48,13 +57,12 @@
       strip.control.value = at.cue;
       strip.shown.textContent = at.cue.toFixed(2).replace("-", "−");
       strip.control.setAttribute("aria-valuetext", strip.shown.textContent);
-      rows.forEach(({ which, bars }, n) => {
-        bars.replaceChildren(...Array.from(found.gates[n], (gate) => make("i", { style: `--g: ${gate}` })));
-        bars.setAttribute("aria-label", `gates behind the ${which} convolution: ${Array.from(found.gates[n], (gate) => gate.toFixed(2)).join(", ")}`);
-      });
+      const first = order.map((channel) => found.gates[0][channel]);
+      bars.replaceChildren(...first.map((gate, n) => make("i", { style: `--g: ${gate}`, class: `is-${inks[n]}` })));
+      bars.setAttribute("aria-label", `gates behind the first convolution: ${first.map((gate, n) => `${inks[n]} ${gate.toFixed(2)}`).join(", ")}`);
       const guess = argmax(found.logits);
       const which = { [green[at.number]]: "the green digit", [red[at.number]]: "the red digit" }[guess] ?? "which is neither digit";
-      tell(`The network names ${guess}, ${which}, with a probability of ${softmax(found.logits)[guess].toFixed(2)}. `
+      tell(`The network names ${guess}, ${which}. `
         + (at.held ? "Its gates are held." : `Of the 16 gates behind the first convolution, ${found.gates[0].filter((gate) => gate > 0.5).length} are above one half.`));
     }
     function set(changes) {
@@ -68,7 +76,7 @@
     const hold = make("input", { type: "checkbox", onchange: () => set({ held: hold.checked ? found.gates : null }) });
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     element.append(
-      make("p", {}, "This is the network of the chapter, trained on strips of −1 and +1 alone. Where between them does its answer turn, and which gates turn with it? "
+      make("p", {}, "This network is trained as the chapter's is, on strips of −1 and +1 alone. Where between them does its answer turn, and which gates turn with it? "
         + "Then hold the gates, and move the strip again: who decides?"),
       make("div", { class: "live-picture" }, canvas),
       make("div", { class: "live-sliders" }, strip.label),
@@ -76,10 +84,11 @@
         button("Another picture", () => { const number = (at.number + 1) % cues.length; set({ number, cue: cues[number] }); }),
         make("label", {}, hold, " hold the gates")),
       ...parts,
-      ...rows.flatMap(({ which, bars }) => [make("p", {}, `Gates behind the ${which} convolution, from 0 to 1, a bar for each channel`), bars]),
+      make("p", {}, "Gates behind the first convolution, from 0 to 1, a bar for each channel: at the left the filters that favour green, at the right those that favour red, and in grey two that favour neither"),
+      bars,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "For this picture at −0.1, and for all 40 of them but one, whose red 2 it misreads, somewhere between −0.35 and 0.2. There most gates of the first row cross over; "
-        + "those of the second hardly move. With the gates held, the strip decides nothing any more: the answer stays, whatever its colour.")));
+        "For this picture at −0.1, and for all 40 of them but one, whose red 2 it misreads, somewhere between −0.35 and 0.2. There most of these gates cross over. "
+        + "With the gates held, the strip decides nothing any more: the answer stays, whatever its colour.")));
     Object.assign(element, { look: (x, held) => run(p, shaped(Float32Array.from(x), 3, HIGH, WIDE), held), picture });
     update();
   });
