@@ -246,7 +246,7 @@ def test_the_mask_is_what_the_package_computes(
 @on("cbam")
 def test_the_mask_of_the_chapter_is_the_one_that_is_shown(page: Visit) -> None:
     stored = notebook_outputs("cbam", "channel gates")
-    printed = [float(one) for one in re.findall(r"\d\.\d+", stored)]
+    printed = [float(one) for one in re.findall(r"\d\.\d+", stored.partition("]")[0])]
     gates = figure(page, "mask_window", "e => e.gates()")
     assert gates == pytest.approx(printed, abs=0.01)
 
