@@ -3,6 +3,7 @@
   "use strict";
   const { figure, make, slider, shares, teller } = window.attnbookLive;
   const [ROW, FIRST, COUNT] = [9, 4, 16]; // of the seven: a cut through the lower edge of its bar, and its stem
+  const SIDE = 28;
   const STEP = 20; // units of the drawing, a pixel
   const TOP = 110; // where a value of 0 is drawn; 1 is at 10
 
@@ -20,13 +21,23 @@
   }
 
   figure("one_point", ["seven"], (element, { ink }) => {
-    const row = Array.from(ink.slice(28 * ROW + FIRST, 28 * ROW + FIRST + COUNT));
+    const row = Array.from(ink.slice(SIDE * ROW + FIRST, SIDE * ROW + FIRST + COUNT));
     const { parts, tell, say } = teller();
     const [across, down] = [(x) => STEP * (x + 1.5), (value) => TOP - 100 * value];
     const drawing = make("div", { class: "live-row-of-pixels" });
+    const cut = make("canvas", { width: 10 * SIDE, height: 10 * SIDE, role: "img", "aria-label": "the seven, with a frame around the row of pixels" });
     const number = (value) => value.toFixed(2);
     const point = slider("position x̂, in pixels:", { min: -1.5, max: COUNT + 0.5, step: 0.05, value: 12.25 }, update, say);
 
+    // The seven, small, with a frame around the row.
+    function mark() {
+      const pen = Object.assign(cut.getContext("2d"), { strokeStyle: "#d55e00", lineWidth: 6 });
+      ink.forEach((value, n) => {
+        pen.fillStyle = `rgb(${Array(3).fill(Math.round(255 * (1 - value)))})`;
+        pen.fillRect(10 * (n % SIDE), 10 * Math.floor(n / SIDE), 10, 10);
+      });
+      pen.strokeRect(10 * FIRST, 10 * ROW, 10 * COUNT, 10);
+    }
     function draw(x, { left, weights, value, slopes }) {
       const cells = row.map((u, w) => `<rect x="${across(w - 0.5)}" y="${TOP + 22}" width="${STEP}" height="${STEP}" `
         + `fill="rgb(${Array(3).fill(Math.round(255 * (1 - u)))})" stroke="#767676"/><text x="${across(w)}" y="${TOP + 56}">${w}</text>`);
@@ -64,13 +75,14 @@
     drawing.addEventListener("pointerup", say);
 
     element.append(
-      make("p", {}, "The row is one of the seven's: at the left the lower edge of its bar, at the right its stem. "
-        + "From where does the derivative lead the point uphill to the stem, from where to the bar, and from where to neither? "
-        + "(The line: the value between the pixels. Green: the weights of the two, on the same scale from 0 to 1. Orange: the derivative.)"),
+      make("div", { class: "live-row-from" }, cut, make("p", {}, "The row is cut from the seven where it is framed: at the left the lower edge of its bar, "
+        + "at the right its stem. From where does the derivative lead the point uphill to the stem, from where to the bar, and from where to neither?")),
+      make("p", {}, "Line: the value between the pixels. Green: the weights of the two. Orange: the derivative."),
       drawing, make("div", { class: "live-sliders" }, point.label), ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "To the stem it leads between pixels 10 and 15, to the peak over the bar between 2 and 8. Between 8 and 10 all is empty, as it is "
         + "before 2 and after 15: there it is 0, although a stroke may lie one pixel further. On a pixel, PyTorch's sampler takes the derivative to the right.")));
+    mark();
     Object.assign(element, { look: (x) => look(row, x), row });
     update(Number(point.control.value));
   });
