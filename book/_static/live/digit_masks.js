@@ -1,4 +1,4 @@
-// Chapter 7: a digit and three pieces, laid by the reader, and both masks of the trained network.
+// Chapter 7: a digit and three pieces, laid by the reader, and the second mask of the trained network beside its average.
 (function () {
   "use strict";
   const { figure, map, sigmoid, argmax, linear, softmax, shaped, each, pool, mean, largest, convolve, normalise, relu, halve, make, handle, shares, teller, viridis, grey, paint } = window.attnbookLive;
@@ -68,7 +68,7 @@
     const { parts, tell, say } = teller();
     const canvas = (side, label) => make("canvas", { width: side, height: side, role: "img", "aria-label": label });
     const photo = canvas(SIDE, "the picture");
-    const views = [1, 2].map((n) => canvas(10 * SIDE, `mask ${n}`));
+    const views = ["mask 2", "the average of mask 2"].map((name) => canvas(10 * SIDE, name));
     function look(places) {
       const laid = lay(drawn(), places);
       const { masks, logits } = run(p, laid.picture);
@@ -97,7 +97,7 @@
       handles.forEach((button, n) => {
         [button.style.top, button.style.left] = at.places[n].map((one) => `${100 * (one + SIZES[n] / 2) / SIDE}%`);
       });
-      found.large.forEach((large, n) => {
+      [found.large[1], averages[1]].forEach((large, n) => {
         const pen = views[n].getContext("2d");
         large.forEach((value, i) => {
           const [x, y] = [10 * (i % SIDE), 10 * Math.floor(i / SIDE)];
@@ -111,9 +111,9 @@
         });
       });
       const guess = argmax(found.logits);
-      const percent = (one) => (Number.isNaN(one) ? "no" : (100 * one).toFixed(0));
-      tell(`The network names ${guess}, with a probability of ${softmax(found.logits)[guess].toFixed(2)}; it is a ${all.labels[at.number]}. Larger on the digit, in percent of the pairs of pixels: `
-        + found.shares.map((one, n) => `mask ${n + 1} in ${percent(one)}, its average in ${percent(found.usual[n])}`).join("; ") + ".");
+      const percent = (one) => (Number.isNaN(one) ? "none" : `${(100 * one).toFixed(0)} %`);
+      tell(`The network names ${guess}, with a probability of ${softmax(found.logits)[guess].toFixed(2)}; it is a ${all.labels[at.number]}. `
+        + `Of the pairs of pixels, mask 2 is larger on the digit in ${percent(found.shares[1])}, its average in ${percent(found.usual[1])}.`);
     }
     function start(number, places) {
       Object.assign(at, { number, places: places.map((place) => [...place]) });
@@ -124,16 +124,16 @@
     const titled = (view, text) => make("div", {}, view, make("span", {}, text));
     element.append(
       make("p", {}, "Digits usually lie in the middle; here the pieces do. Drag the digit (orange frame) and the pieces (blue), or move them by the arrow keys: "
-        + "which mask follows the digit?"),
+        + "does mask 2 follow the digit?"),
       make("div", { class: "live-views live-three" }, titled(make("div", { class: "live-stage" }, photo, ...handles), "the picture"),
-        ...views.map((view, n) => titled(view, `mask ${n + 1}; ink of the digit orange, of pieces white`))),
+        ...views.map((view, n) => titled(view, ["mask 2; ink of the digit orange, of pieces white", "its average over many pictures, always the same"][n]))),
       make("div", { class: "live-row" }, button("Digit to a corner, pieces to the middle", () => start(at.number, MIDDLE)),
         button("The original picture", () => start(at.number, all.places[at.number])),
         button("Another picture", () => { const next = (at.number + 1) % all.labels.length; start(next, all.places[next]); })),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "The second one, mostly. With the digit in the corner it is larger on the digit in 51 to 97 percent of the pairs for seven of the eight pictures, and in 37 for the last; "
-        + "its average, which knows only where digits usually lie, in 5 at most. The first mask is above one half for two pictures of the eight.")));
+        "Mostly. With the digit in the corner mask 2 is larger on the digit in 51 to 97 percent of the pairs for seven of the eight pictures, and in 37 for the last; "
+        + "its average, which knows only where digits usually lie, in 5 at most.")));
     Object.assign(element, { look, run: (x) => run(p, shaped(Float32Array.from(x), 1, SIDE, SIDE)), at });
     start(0, MIDDLE);
   });
