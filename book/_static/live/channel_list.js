@@ -100,7 +100,7 @@
       list,
       make("div", { class: "live-row" }, button("Shuffle all", () => arrange(left())), button("As trained", () => arrange(TRAINED))),
       ...parts,
-      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates; columns: the squeezes that each hears, the darker the larger its weight. All three weights are negative. Then the mean gate over the pictures with the cue +1, which asks for the red digit, and over those with −1, which asks for the green one."),
+      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates; columns: the squeezes that each hears, the darker the further its weight is from 0; all three weights are negative. Then the mean gate over the pictures with the cue +1, which asks for the red digit, and over those with −1, which asks for the green one."),
         make("thead", {}, make("tr", {}, make("td"), ...TRAINED.map((c) => head(short(c))), head("+1"), head("−1"))), body),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "Green 4 and blue 1. Blue 1 answers to the cue, and green 4 hears what comes after it in the list. Under the cue +1 the gate of green 4 is nearly 0. The linear layer adds up what all channels say, like votes, and without this channel's vote the red digit wins. "
