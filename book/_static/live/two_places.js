@@ -25,12 +25,13 @@
       class: `live-${kind}`,
       points: Array.from({ length: 101 }, (_, n) => `${10 + 3 * n},${110 - 100 * errors(n / 100)[error]}`).join(" "),
     });
-    const name = (text, x, y, anchor) => draw("text", { x, y, "text-anchor": anchor }, text);
+    const name = (text, x, y, anchor, kind = "") => draw("text", { x, y, "text-anchor": anchor, class: kind }, text);
     const here = draw("line", { class: "live-here", y1: 6, y2: 110 });
-    const picture = draw("svg", { class: "live-curves", viewBox: "0 0 320 130", "aria-hidden": "true" },
+    const picture = draw("svg", { class: "live-curves", viewBox: "0 -12 320 142", "aria-hidden": "true" },
       draw("path", { d: "M10,6V110H314" }), here,
       line("first", "first"), line("second", "second"), line("mean", "mean"),
-      name("first value", 310, 88, "end"), name("second value", 14, 88, "start"), name("mean of both", 310, 55, "end"),
+      name("first value", 310, 88, "end", "live-name-first"), name("second value", 14, 88, "start", "live-name-second"),
+      name("mean of both", 310, 55, "end"), name("squared error", 4, 0, "start"),
       name("1", 4, 14, "middle"), name("0", 4, 114, "middle"),
       name("0", 10, 124, "middle"), name("weight on the first place", 160, 124, "middle"), name("1", 310, 124, "middle"));
     const at = (first) => ["x1", "x2"].forEach((end) => here.setAttribute(end, 10 + 300 * first));
