@@ -117,7 +117,7 @@
     const [measures, names] = [Object.keys(MEASURES), ["attention", "SE", "ECA", "CBAM"]];
     element.append(
       make("p", {}, "For 256 channels and 28 × 28 places attention takes 63,500 times the multiply-adds of SE. Does it take 63,500 times as long? And on an H100? "
-        + "(A launch is the start of one operator; each layer is a few of them.)"),
+        + "(A launch starts one operator, a single step that the library carries out, such as a product of matrices.)"),
       choice("cost-drawn", "Draw:", measures, (n) => { set({ drawn: measures[n] }); say(); }),
       bars, ...parts, group(FIRST),
       make("div", { class: "live-row" }, "Machine:", ...Object.entries(MACHINES).map(([name, machine]) =>

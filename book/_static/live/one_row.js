@@ -125,7 +125,7 @@
     const titled = (attributes, text, ...shown) => make("div", {}, make("div", { class: "live-stage", ...attributes }, ...shown), make("span", {}, text));
     const kinds = Object.keys(MECHANISMS);
     element.append(
-      make("p", {}, "Move to the corner (1, 1) of the output. Which of these five, two kinds of gate and a plain convolution among them, can bring something of the cup there? "
+      make("p", {}, "Move to the corner (1, 1) of the output. Which of the mechanisms named below can bring something of the cup there? "
         + "(A place is named by its row and column.)"),
       choice("one-row", "Mechanism:", kinds, (n) => { choose(kinds[n]); say(); }),
       make("div", { class: "live-views live-three live-rows" }, titled(pointing(views[0], under), "output: choose a place", views[0], ring),
