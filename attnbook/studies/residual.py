@@ -56,7 +56,10 @@ def stack(depth: int, arm: str, *, itself: bool = False, alone: bool = False) ->
 
 @torch.no_grad()
 def apart(model: nn.Sequential, images: Tensor) -> list[float]:
-    """Return the share of the tokens' size that tells them apart, before and after each block."""
+    """Return the share of the tokens' squared length that tells them apart, for each block.
+
+    The first is that before the blocks.
+    """
 
     def share(x: Float[Tensor, "b i x"]) -> float:
         mean = reduce(x, "b i x -> b 1 x", "mean")
@@ -84,8 +87,8 @@ def learn(
 ) -> dict[str, Any]:
     """Train one stack on 3,000 images; return its shares of right answers.
 
-    `apart` is the share of the tokens' size that tells them apart, after each block, on test
-    images.
+    `apart` is the share of the tokens' squared length that tells them apart, after each block, on
+    test images.
     """
     torch.manual_seed(seed)
     model = stack(depth, arm, itself=itself, alone=alone).to(device)
