@@ -26,7 +26,7 @@
   }
 
   figure("temperature", [], (element) => {
-    const at = { exponent: 10, scaled: false, temperature: 0, seed: 11 };
+    const at = { exponent: 10, temperature: 0, seed: 11 };
     let query, keys;
 
     function draw() {
@@ -46,35 +46,44 @@
       return { d, scores, weights, largest: Math.max(...weights), slope: slope(weights) };
     }
 
-    const bars = make("div", { class: "live-bars", "aria-hidden": "true" },
-      ...Array.from({ length: KEYS }, () => make("i")));
-    const told = make("p", { class: "live-told" });
+    const panels = [["Not divided", false], ["Divided by √d", true]].map(([name, scaled]) => ({
+      name, scaled,
+      bars: make("div", { class: "live-bars", "aria-hidden": "true" },
+        ...Array.from({ length: KEYS }, () => make("i"))),
+      told: make("p", { class: "live-told" }),
+    }));
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const size = slider("features d:", { min: 1, max: 10, step: 1, value: at.exponent },
       (value) => { at.exponent = value; update(); }, say);
-    const heat = slider("temperature τ:", { min: -2, max: 2, step: 0.05, value: at.temperature },
+    const heat = slider("divide by a temperature τ, too:", { min: -2, max: 2, step: 0.05, value: at.temperature },
       (value) => { at.temperature = value; update(); }, say);
-    const divide = make("input", { type: "checkbox", onchange: () => { at.scaled = divide.checked; update(); say(); } });
 
     function update() {
-      const found = look(at);
-      size.shown.textContent = found.d;
-      size.control.setAttribute("aria-valuetext", `${found.d} features`);
+      size.shown.textContent = 2 ** at.exponent;
+      size.control.setAttribute("aria-valuetext", `${2 ** at.exponent} features`);
       heat.shown.textContent = (10 ** at.temperature).toPrecision(2);
       heat.control.setAttribute("aria-valuetext", heat.shown.textContent);
-      [...bars.children].forEach((bar, j) => bar.style.setProperty("--g", found.weights[j]));
-      told.textContent = `Largest of ${KEYS} weights: ${found.largest.toFixed(2)}. `
-        + `Size of the derivatives: ${found.slope < 0.0001 ? "below 0.0001" : found.slope.toPrecision(2)}. `
-        + (found.slope < 0.01 ? "Next to nothing flows back to query and keys."
-          : found.largest < 2 / KEYS ? "The softmax hardly prefers any key." : "");
+      panels.forEach(({ bars, told, scaled }) => {
+        const found = look({ ...at, scaled });
+        [...bars.children].forEach((bar, j) => bar.style.setProperty("--g", found.weights[j]));
+        told.textContent = `Largest of ${KEYS} weights: ${found.largest.toFixed(2)}. `
+          + `Size of the derivatives: ${found.slope < 0.0001 ? "below 0.0001" : found.slope.toPrecision(2)}. `
+          + (found.slope < 0.01 ? "Next to nothing flows back to query and keys."
+            : found.largest < 2 / KEYS ? "The softmax hardly prefers any key." : "");
+      });
     }
-    function say() { spoken.textContent = told.textContent; }
+    function say() {
+      spoken.replaceChildren(...panels.flatMap(({ name, told }) => [
+        make("span", {}, `${name}:`), " ", make("span", {}, told.textContent), " "]));
+    }
 
     element.append(
       make("div", { class: "live-sliders" }, size.label, heat.label),
-      make("div", { class: "live-row" }, make("label", {}, divide, " divide the scores by √d"),
+      make("div", { class: "live-row" },
         make("button", { type: "button", onclick: () => { at.seed += 2; draw(); update(); say(); } }, "New draw")),
-      make("p", {}, "Weight of each key, from 0 to 1:"), bars, told, spoken);
+      make("div", { class: "live-panels" }, ...panels.map(({ name, bars, told }) =>
+        make("div", {}, make("p", {}, `${name}:`), bars, told))),
+      spoken);
     element.look = (settings) => ({ ...look(settings), query, keys });
     draw();
     update();

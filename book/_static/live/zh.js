@@ -27,10 +27,10 @@
     // Chapter 1: the temperature.
     ["features d:", "特征数 d："],
     ["{} features", "{} 个特征"],
-    ["temperature τ:", "温度 τ："],
-    [" divide the scores by √d", " 把分数除以 √d"],
+    ["divide by a temperature τ, too:", "再除以温度 τ："],
     ["New draw", "重新抽取"],
-    ["Weight of each key, from 0 to 1:", "每个键的权重，从 0 到 1："],
+    ["Not divided:", "未除以 √d："],
+    ["Divided by √d:", "除以 √d："],
     ["Largest of {} weights: {}. Size of the derivatives: below {}. Next to nothing flows back to query and keys.",
       "{} 个权重中最大的：{}。导数的大小：不到 {}。几乎没有梯度流回查询和键。"],
     ["Largest of {} weights: {}. Size of the derivatives: {}. ", "{} 个权重中最大的：{}。导数的大小：{}。"],
