@@ -72,9 +72,13 @@ def test_the_weight_is_moved_and_values_become_symbols(page):
     control, shown = weight.bounding_box(), here.locator(".live-curves").bounding_box()
     thumb = control["x"] + 8 + 0.7 * (control["width"] - 16)
     assert thumb == pytest.approx(shown["x"] + shown["width"] * (10 + 300 * 0.7) / 320, abs=2)
+    told = here.locator(".live-told")
+    answer = here.locator(".live-mean, .live-name-mean, .live-of-mean")
+    shown_as = "parts => parts.map(part => getComputedStyle(part).visibility)"
+    assert answer.evaluate_all(shown_as) == ["hidden"] * 3 and "mean" not in told.text_content()
     weight.focus()
     page.page.keyboard.press("End")
-    told = here.locator(".live-told")
+    assert answer.evaluate_all(shown_as) == ["visible"] * 3
     assert float(marked.get_attribute("x1")) == 310
     assert "0.00 for the first value, 1.00 for the second, 0.50 in the mean" in told.text_content()
     assert here.locator("p[aria-live]").text_content() == told.text_content()

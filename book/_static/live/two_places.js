@@ -31,7 +31,7 @@
       draw("path", { d: "M10,6V110H314" }), here,
       line("first", "first"), line("second", "second"), line("mean", "mean"),
       name("first value", 310, 88, "end", "live-name-first"), name("second value", 14, 88, "start", "live-name-second"),
-      name("mean of both", 310, 55, "end"), name("squared error", 4, 0, "start"),
+      name("mean of both", 310, 55, "end", "live-name-mean"), name("squared error", 4, 0, "start"),
       name("1", 4, 14, "middle"), name("0", 4, 114, "middle"),
       name("0", 10, 124, "middle"), name("weight on the first place", 160, 124, "middle"), name("1", 310, 124, "middle"));
     const at = (first) => ["x1", "x2"].forEach((end) => here.setAttribute(end, 10 + 300 * first));
@@ -49,7 +49,7 @@
   }
 
   figure("two_places", [], (element) => {
-    const at = { first: 0.7, symbols: false };
+    const at = { first: 0.7, symbols: false, moved: false }; // the mean is the answer, and comes with the first move
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const levels = Object.fromEntries(["first value", "second value", "mean of both"].map((name) =>
@@ -61,7 +61,7 @@
     const numbers = make("div", {}, drawn.picture, bars);
     const table = make("table", { class: "live-heat live-sums" });
     const weight = slider("weight on the first place:", { min: 0, max: 1, step: 0.01, value: at.first },
-      (value) => { at.first = value; update(); }, say);
+      (value) => { Object.assign(at, { first: value, moved: true }); update(); }, say);
     const choices = [["any numbers", false], ["one of four symbols, A to D (each a vector with a single 1)", true]].map(([name, symbols]) =>
       make("label", {}, make("input", {
         type: "radio", name: "two-places", checked: !symbols && "",
@@ -91,8 +91,11 @@
         levels[name].bar.style.setProperty("--g", error);
         levels[name].shown.textContent = error.toFixed(2);
       }
+      for (const mean of numbers.querySelectorAll(".live-mean, .live-name-mean, .live-of-mean")) {
+        mean.style.visibility = at.moved ? "" : "hidden";
+      }
       return `Squared error of the best guess: ${found.first.toFixed(2)} for the first value, `
-        + `${found.second.toFixed(2)} for the second, ${found.mean.toFixed(2)} in the mean.`;
+        + `${found.second.toFixed(2)} for the second${at.moved ? `, ${found.mean.toFixed(2)} in the mean` : ""}.`;
     }
 
     function update() {
