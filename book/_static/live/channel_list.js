@@ -73,7 +73,7 @@
         return make("td", { style: `--c: color-mix(in srgb, #0072b2 ${share}%, var(--pst-color-background))` },
           make("span", { class: "live-hidden" }, weights[c].toFixed(2)));
       });
-      return make("tr", {}, make("th", { scope: "row" }, short(channel)), ...cells,
+      return make("tr", { class: channel === LAST_GREEN ? "is-told" : "" }, make("th", { scope: "row" }, short(channel)), ...cells,
         ...[found.plus, found.minus].map((gates) => make("td", {}, gates[channel].toFixed(2))));
     }
     function update() {
@@ -95,16 +95,16 @@
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     const head = (text) => make("th", { scope: "col" }, make("span", {}, text));
     element.append(
-      make("p", {}, "This is a trained network that keeps its colours apart, and the list that its first ECA layer reads. Drag one channel to the end, and put it back; then another. "
-        + "Which two spoil it? Keep these two as they are, and shuffle the rest by hand: does that harm?"),
+      make("p", {}, "This is the list that the first ECA layer of the network reads. Drag b1 to the end: what becomes of the outlined gate, g4, and of the right answers? "
+        + "Put it back, keep the two together, and shuffle the rest by hand: does that harm as much?"),
       list,
       make("div", { class: "live-row" }, button("Shuffle all", () => arrange(left())), button("As trained", () => arrange(TRAINED))),
       ...parts,
-      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates; columns: the squeezes that each hears, the darker the further its weight is from 0; all three weights are negative. Then the mean gate over the pictures with the cue +1, which asks for the red digit, and over those with −1, which asks for the green one."),
+      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates; columns: squeezes, darker for a weight further from 0 (all three are negative). Then the mean gate under the cues +1 and −1."),
         make("thead", {}, make("tr", {}, make("td"), ...TRAINED.map((c) => head(short(c))), head("+1"), head("−1"))), body),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "Green 4 and blue 1. Blue 1 answers to the cue, and green 4 hears what comes after it in the list. Under the cue +1 the gate of green 4 is nearly 0. The linear layer adds up what all channels say, like votes, and without this channel's vote the red digit wins. "
-        + "Under −1 the gate rises to 0.27, less than some others have, but enough for the green digit to win. In random orders that part the two, about half of the pictures are right, as by a guess; the order of the other channels matters much less.")));
+        "In random orders that part g4 and b1, about half of the pictures are right, as by a guess, because g4 then seldom follows the cue; the order of the other channels matters much less. "
+        + "As trained, its gate is nearly 0 under the cue +1. Under −1 it rises to 0.27, less than some others have, but enough for the green digit to win.")));
     Object.assign(element, { right: (other) => look(other).right, look: (x, other) => run(p, before(p, shaped(Float32Array.from(x), 3, 8, 28)), other), order });
     update();
   });
