@@ -243,8 +243,21 @@ def test_the_second_mask_follows_the_digit_into_a_corner(page: Visit) -> None:
 
 
 @of("digit_masks")
+def test_the_scores_are_told_when_they_are_asked_for(page: Visit) -> None:
+    here, told, spoken = parts(page, "digit_masks")
+    assert "mask 2 is larger" not in told.text_content()
+    here.get_by_role("button", name="Show the scores").click()
+    assert (
+        "mask 2 is larger" in told.text_content() and spoken.text_content() == told.text_content()
+    )
+    here.get_by_role("button", name="Hide the scores").click()
+    assert "mask 2 is larger" not in told.text_content()
+
+
+@of("digit_masks")
 def test_a_digit_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     here, told, spoken = parts(page, "digit_masks")
+    here.get_by_role("button", name="Show the scores").click()
     here.get_by_role("button", name="The original picture").click()
     start = told.text_content()
     digit = here.get_by_label("the digit", exact=False).first

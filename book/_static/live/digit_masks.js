@@ -63,7 +63,7 @@
 
   figure("digit_masks", ["masks", "pieces"], (element, p, all) => {
     const averages = p.averages.map((one) => enlarge(one.map((hundredths) => hundredths / 100)));
-    const at = { number: 0, places: [] };
+    const at = { number: 0, places: [], scored: false }; // no scores before the reader has guessed
     const drawn = () => SIZES.map((size, n) => all[`part ${n}`].subarray(at.number * size * size, (at.number + 1) * size * size));
     const { parts, tell, say } = teller();
     const canvas = (side, label) => make("canvas", { width: side, height: side, role: "img", "aria-label": label });
@@ -113,7 +113,7 @@
       const guess = argmax(found.logits);
       const percent = (one) => (Number.isNaN(one) ? "none" : `${(100 * one).toFixed(0)} %`);
       tell(`The network names ${guess}, with a probability of ${softmax(found.logits)[guess].toFixed(2)}; it is a ${all.labels[at.number]}. `
-        + `Of the pairs of pixels, mask 2 is larger on the digit in ${percent(found.shares[1])}, its average in ${percent(found.usual[1])}.`);
+        + (at.scored ? `Of the pairs of pixels, mask 2 is larger on the digit in ${percent(found.shares[1])}, its average in ${percent(found.usual[1])}.` : ""));
     }
     function start(number, places) {
       Object.assign(at, { number, places: places.map((place) => [...place]) });
@@ -121,13 +121,19 @@
       say();
     }
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
+    const score = button("Show the scores", () => {
+      at.scored = !at.scored;
+      score.textContent = at.scored ? "Hide the scores" : "Show the scores";
+      update();
+      say();
+    });
     const titled = (view, text) => make("div", {}, view, make("span", {}, text));
     element.append(
       make("p", {}, "Digits usually lie in the middle; here the pieces do. Drag the digit (orange frame) and the pieces (blue), or move them by the arrow keys: "
         + "does mask 2 follow the digit?"),
       make("div", { class: "live-views live-three" }, titled(make("div", { class: "live-stage" }, photo, ...handles), "the picture"),
         ...views.map((view, n) => titled(view, ["mask 2; ink of the digit orange, of pieces white", "its average over many pictures, always the same"][n]))),
-      make("div", { class: "live-row" }, button("Digit to a corner, pieces to the middle", () => start(at.number, MIDDLE)),
+      make("div", { class: "live-row" }, score, button("Digit to a corner, pieces to the middle", () => start(at.number, MIDDLE)),
         button("The original picture", () => start(at.number, all.places[at.number])),
         button("Another picture", () => { const next = (at.number + 1) % all.labels.length; start(next, all.places[next]); })),
       ...parts,

@@ -5,7 +5,7 @@
   const [HIGH, WIDE] = [150, 225];
   const SIZES = [1, 3, 5, 7, 9, 11, 13, 15];
   const DIRECTIONS = Array.from({ length: 8 }, (_, n) => [Math.cos(n * Math.PI / 4), Math.sin(n * Math.PI / 4)]);
-  const coloured = (most) => (value) => Math.sqrt(value / most); // the scales of the figure above
+  const coloured = (most) => (value) => value / most; // as in the figure above
   const within = (n, size) => Math.min(Math.max(n, 0), size - 1);
 
   // The eight channels: where the picture gets brighter to the right, and so on round the compass.
@@ -96,8 +96,8 @@
     function update() {
       const { row, column } = pointed ?? at;
       paint(views.photo, grey, greys);
-      paint(views.mean, found.mean.map(coloured(0.4)), viridis);
-      paint(views.most, found.most.map(coloured(1.75)), viridis);
+      paint(views.mean, found.mean.map(coloured(0.3)), viridis);
+      paint(views.most, found.most.map(coloured(1)), viridis);
       paint(views.mask, found.mask, viridis);
       for (const view of Object.values(views)) {
         Object.assign(view.getContext("2d"), { strokeStyle: "#ff7f2a", lineWidth: 1 })
@@ -125,7 +125,7 @@
       make("p", {}, "Find a place where the mask is open although at the place itself there is no edge: its planes are near 0. "
         + "Why is it open? Does it stay so when the window is 1 × 1? The sigmoid of the logit below is the mask."),
       make("div", { class: "live-pair" }, titled(stage, "photograph"),
-        titled(views.mask, "mask"), titled(views.mean, "mean over the channels"), titled(views.most, "maximum over the channels")),
+        titled(views.mask, "mask"), titled(views.mean, "mean over the channels (yellow: 0.3 or more)"), titled(views.most, "maximum over the channels (yellow: 1 or more)")),
       make("div", { class: "live-sliders" }, size.label, limit.label),
       make("label", {}, gated, " gate the channels first"), ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
