@@ -51,8 +51,9 @@
       body.replaceChildren(...byAngle.map((channel) => row(found, channel)));
       const changed = found.gates.filter((gate, c) => Math.abs(gate - before.gates[c]) > 0.05).length;
       const seen = byAngle.filter((c) => found.matrix[6][c] !== 0).map(angle);
-      tell(`The gate of 90° is ${found.gates[6].toFixed(2)}, from the squeezes of ${seen.join(", ") || "no channel"}. `
-        + `Against the list by angle, ${changed || "none"} of the 12 gates differ by more than 0.05.`);
+      tell(`The gate of 90° is ${found.gates[6].toFixed(2)}, from the squeezes of ${seen.join(", ") || "no channel"}.`
+        + (at.order.join() === byAngle.join() ? ""
+          : ` Against the list by angle, ${changed || "none"} of the 12 gates differ by more than 0.05.`));
     }
     function set(changes) {
       Object.assign(at, changes);
