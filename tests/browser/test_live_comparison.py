@@ -528,7 +528,7 @@ def test_heads_cost_nothing_while_attention_is_fused(page) -> None:
     heads.focus()
     page.page.keyboard.press("End")
     assert rows(page)["bytes"][0] == "325 MB"
-    assert told.text_content().endswith("All four wait for memory.")
+    assert told.text_content().endswith("SE, ECA and CBAM wait for memory.")
     assert spoken.text_content() == told.text_content()
     heads.fill("3")
     here.get_by_label("the least").check()
