@@ -76,8 +76,7 @@
     const hold = make("input", { type: "checkbox", onchange: () => set({ held: hold.checked ? found.gates : null }) });
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     element.append(
-      make("p", {}, "This network is trained as the chapter's is, on strips of −1 and +1 alone. Where between them does its answer turn, and which gates turn with it? "
-        + "Then hold the gates, and move the strip again: who decides?"),
+      make("p", {}, "This network is trained as the chapter's is, on strips of −1 and +1 alone. Move the strip from blue towards yellow."),
       make("div", { class: "live-picture" }, canvas),
       make("div", { class: "live-sliders" }, strip.label),
       make("div", { class: "live-row" }, button("Turn the strip round", () => set({ cue: -at.cue })),
@@ -86,6 +85,7 @@
       ...parts,
       make("p", {}, "Gates behind the first convolution, from 0 to 1, a bar for each channel: at the left the filters that favour green, at the right those that favour red, and in grey two that favour neither"),
       bars,
+      make("p", {}, "Which gates turn with the answer? And who decides, if you hold the gates and move the strip again?"),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "For this picture at −0.1, and for all 40 of them but one, whose red 2 it misreads, somewhere between −0.35 and 0.2. There most of these gates cross over. "
         + "With the gates held, the strip decides nothing any more: the answer stays, whatever its colour.")));
