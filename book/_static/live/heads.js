@@ -6,7 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 0, layer: 0, head: 2, share: "before", hide: false };
+    const at = { sentence: 1, layer: 1, head: 8, share: "next", hide: false };
 
     // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
     function rows({ sentence, layer, head, hide }) {
@@ -96,8 +96,8 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Layer 1, head 3 gives “bites” the word “dog”. Let the man bite the dog: does a head know who bites?"),
-      choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), 0, (n) => { at.sentence = n; }),
+      make("p", {}, "Here the man bites the dog, and layer 2, head 9 reads mostly the next word. Choose others: does a head know who bites?"),
+      choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
       make("details", {}, make("summary", {}, "Colour the heads by another weight"),
         choice("Weight that words put", "heads-share", Object.entries(SHARES), at.share, (name) => { at.share = name; })),
