@@ -126,7 +126,7 @@
         make("button", { type: "button", onclick: () => { set(machine); say(); } }, name))),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "Not for a single picture, by this model, which gives each layer the least time that its speeds allow. On two cores attention's least time is 253 times that of SE, because SE waits for its map to be moved. "
-        + "On an H100 both would wait until their operators are launched, 5 of attention and 7 of SE, so the ratio is 0.714. At a batch of 32 attention is behind there, too: the ratio is 14.2. No H100 was run, so neither is a measured time.")),
+        + "On an H100 both would wait until their operators are launched, 5 of attention and 7 of SE, so the ratio is 0.714. At a batch of 32 attention is behind there, too: the ratio is 14.2 (in float32, without tensor cores). No H100 was run, so neither is a measured time.")),
       make("details", { class: "live-fold" }, make("summary", {}, "All sizes, the machine's speeds and every count"),
         group(MORE), group(MACHINE),
         choice("cost-bytes", "Bytes moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
