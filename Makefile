@@ -110,7 +110,7 @@ site: $(VENV)/attnbook.done
 # Tests and doctests; every statement and branch of the package but 2 % is run.
 unit: $(VENV)/attnbook.done
 	@echo '== package and notebooks, by tests'
-	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q --show-capture=stdout -n $(JOBS) -m 'not slow' --ignore=tests/browser \
+	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q --show-capture=stdout -n $(JOBS) --dist worksteal -m 'not slow' --ignore=tests/browser \
 		--doctest-modules --cov --cov-report=term:skip-covered tests --pyargs attnbook
 
 # In a process of its own: the import hook raises its own errors, and does not compile.
@@ -128,7 +128,7 @@ browser: $(VENV)/attnbook.done
 
 slow: $(VENV)/attnbook.done
 	@echo '== slow tests'
-	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q -n $(JOBS) -m slow tests
+	@OMP_NUM_THREADS=1 ATTNBOOK_INSTALLED=1 pytest -q -n $(JOBS) --dist worksteal -m slow tests
 	@echo '== notebooks, with two threads: what they print must not depend on that'
 	@python tools/notebooks.py check --jobs 1 --threads 2
 
