@@ -25,7 +25,7 @@ HELD_OUT = datasets.date_pairs(5000)[4000:]
 @pytest.fixture(scope="module")
 def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
     visit = open_page("book/attention")
-    for figure in ("temperature", "date_translator"):
+    for figure in ("square_root", "date_translator"):
         visit.page.locator(f"attn-live[name={figure}]").scroll_into_view_if_needed()
         visit.page.wait_for_selector(f"attn-live[name={figure}][data-ready]")
     yield visit
@@ -143,12 +143,11 @@ def test_a_date_is_typed_and_its_rows_are_walked(page):
 
 @pytest.mark.parametrize("exponent", [1, 6, 10])
 @pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("temperature", [-1.0, 0.0, 2.0])
-def test_the_sliders_compute_a_softmax(page, exponent, scaled, temperature):
-    settings = {"exponent": exponent, "scaled": scaled, "temperature": temperature}
+def test_the_slider_computes_a_softmax(page, exponent, scaled):
+    settings = {"exponent": exponent, "scaled": scaled}
     found = figure(
         page,
-        "temperature",
+        "square_root",
         "(e, settings) => { const f = e.look(settings); return {...f, query: [...f.query],"
         " keys: [...f.keys], weights: [...f.weights]}; }",
         settings,
@@ -157,14 +156,14 @@ def test_the_sliders_compute_a_softmax(page, exponent, scaled, temperature):
     query, keys = torch.tensor(found["query"]), torch.tensor(found["keys"]).view(32, -1)
     assert abs(query.std() - 1) < 0.15 and abs(keys.mean()) < 0.05
     scores = keys[:, :d].double() @ query[:d].double() / (d**0.5 if scaled else 1.0)
-    weights = (scores / 10**temperature).softmax(-1)
+    weights = scores.softmax(-1)
     torch.testing.assert_close(torch.tensor(found["weights"]).double(), weights, atol=1e-5, rtol=0)
     jacobian = weights.diag() - weights.outer(weights)
     assert found["slope"] == pytest.approx(jacobian.norm().item(), abs=1e-5)
 
 
-def test_the_sliders_are_moved_by_keys(page):
-    here = page.page.locator("attn-live[name=temperature]")
+def test_the_slider_is_moved_by_keys(page):
+    here = page.page.locator("attn-live[name=square_root]")
     here.get_by_label("features d").focus()
     page.page.keyboard.press("ArrowLeft")
     page.page.keyboard.press("End")
@@ -195,7 +194,7 @@ def test_what_live_figures_weigh():
         "live.js",
         "live.css",
         "date_translator.js",
-        "temperature.js",
+        "square_root.js",
         "translator.weights.js",
     }
     page_weight = sum(len(gzip.compress((live.FOLDER / name).read_bytes())) for name in shared)

@@ -24,10 +24,9 @@
     ["the end sign", "结尾标记"],
     ["start", "开头"],
     ["end", "结尾"],
-    // Chapter 1: the temperature.
+    // Chapter 1: the square root.
     ["features d:", "特征数 d："],
     ["{} features", "{} 个特征"],
-    ["divide by a temperature τ, too:", "再除以温度 τ："],
     ["New draw", "重新抽取"],
     ["Not divided:", "未除以 √d："],
     ["Divided by √d:", "除以 √d："],

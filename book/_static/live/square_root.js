@@ -25,8 +25,8 @@
     return Math.sqrt(Math.max(0, squares - 2 * cubes + squares ** 2));
   }
 
-  figure("temperature", [], (element) => {
-    const at = { exponent: 10, temperature: 0, seed: 11 };
+  figure("square_root", [], (element) => {
+    const at = { exponent: 10, seed: 11 };
     let query, keys;
 
     function draw() {
@@ -34,9 +34,9 @@
       keys = normal(KEYS * LARGEST, at.seed + 1);
     }
 
-    function look({ exponent, scaled, temperature }) {
+    function look({ exponent, scaled }) {
       const d = 2 ** exponent;
-      const divisor = (scaled ? Math.sqrt(d) : 1) * 10 ** temperature;
+      const divisor = scaled ? Math.sqrt(d) : 1;
       const scores = map({ length: KEYS }, (_, j) => {
         let sum = 0;
         for (let n = 0; n < d; n++) sum += query[n] * keys[j * LARGEST + n];
@@ -49,20 +49,16 @@
     const panels = [["Not divided", false], ["Divided by √d", true]].map(([name, scaled]) => ({
       name, scaled,
       bars: make("div", { class: "live-bars", "aria-hidden": "true" },
-        ...Array.from({ length: KEYS }, () => make("i"))),
+        ...Array.from({ length: KEYS }, () => make("i", { class: "is-weight" }))),
       told: make("p", { class: "live-told" }),
     }));
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const size = slider("features d:", { min: 1, max: 10, step: 1, value: at.exponent },
       (value) => { at.exponent = value; update(); }, say);
-    const heat = slider("divide by a temperature τ, too:", { min: -2, max: 2, step: 0.05, value: at.temperature },
-      (value) => { at.temperature = value; update(); }, say);
 
     function update() {
       size.shown.textContent = 2 ** at.exponent;
       size.control.setAttribute("aria-valuetext", `${2 ** at.exponent} features`);
-      heat.shown.textContent = (10 ** at.temperature).toPrecision(2);
-      heat.control.setAttribute("aria-valuetext", heat.shown.textContent);
       panels.forEach(({ bars, told, scaled }) => {
         const found = look({ ...at, scaled });
         [...bars.children].forEach((bar, j) => bar.style.setProperty("--g", found.weights[j]));
@@ -78,7 +74,7 @@
     }
 
     element.append(
-      make("div", { class: "live-sliders" }, size.label, heat.label),
+      make("div", { class: "live-sliders" }, size.label),
       make("div", { class: "live-row" },
         make("button", { type: "button", onclick: () => { at.seed += 2; draw(); update(); say(); } }, "New draw")),
       make("div", { class: "live-panels" }, ...panels.map(({ name, bars, told }) =>
