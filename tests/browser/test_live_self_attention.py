@@ -69,13 +69,17 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     )
     words, asked = ["dog", "bites"], ["animal", "action", "word", "alive"]
     of_words = ["animal", "action", "1"]
-    rows = [words] + [of_words, words] * 3 + [words] * 3
-    columns = [of_words] + [asked] * 6 + [words] * 2
+    rows = [of_words, words] * 2 + [words] + [of_words, words] + [words] * 3
+    columns = [asked] * 4 + [of_words] + [asked] * 2 + [words] * 2
     tables = here.locator("table")
     for n, (row, column) in enumerate(zip(rows, [*columns, asked], strict=True)):
         for scope, names in (("row", row), ("col", column)):
             found = tables.nth(n).locator(f"th[scope={scope}]").all_text_contents()
             assert found == names, n
+    folded = here.locator("details:not([open]) table")
+    assert folded.locator("caption").all_text_contents() == [
+        "X", "WV", "values", "scores", "weights", "new tokens"
+    ]  # fmt: skip
     taken = here.locator(".live-taken").all_text_contents()
     assert taken == ["Dog takesdog 88 %bites 12 %", "Bites takesdog 73 %bites 27 %"]
     field = here.get_by_label("W^Q, row animal, column action")

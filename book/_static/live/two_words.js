@@ -117,10 +117,12 @@
         button(() => { at.words.reverse(); set({ x: [at.x[1], at.x[0]] }); }, "Swap the words"),
         make("label", {}, mask, " causal mask")),
       ...mixes.map((mix, i) => make("div", { "aria-hidden": "true" }, takers[i], mix)), told, spoken,
-      make("div", { class: "live-matrices" }, editable("x")),
       make("div", { class: "live-matrices live-made" }, editable("q"), result("query", "queries"),
-        editable("k"), result("key", "keys"), editable("v"), result("value", "values")),
-      make("div", { class: "live-matrices" }, result("scores", "scores"), result("weights", "weights"), result("output", "new tokens")));
+        editable("k"), result("key", "keys")),
+      make("details", {}, make("summary", {}, "Words, values, scores, weights and new tokens"),
+        make("div", { class: "live-matrices" }, editable("x")),
+        make("div", { class: "live-matrices live-made" }, editable("v"), result("value", "values")),
+        make("div", { class: "live-matrices" }, result("scores", "scores"), result("weights", "weights"), result("output", "new tokens"))));
     element.look = look;
     Object.assign(at, START);
     set(START);
