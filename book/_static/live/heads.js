@@ -96,7 +96,7 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Here the dog bites the man, and layer 1, head 3 reads the word before. Choose another sentence or head: does a head know who bites?"),
+      make("p", {}, "Here the dog bites the man, and layer 1, head 3 reads the word before. Let the man bite the dog, then choose other heads: does one know who bites?"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
       make("details", {}, make("summary", {}, "Colour the heads by another weight"),
