@@ -136,14 +136,14 @@ def test_the_page_has_the_weights_of_the_encoder():
 def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     here = page.page.locator("attn-live[name=heads]")
     pressed = here.locator(".live-heads [aria-pressed=true]")
-    assert pressed.get_attribute("aria-label").startswith("layer 2, head 9: 0.")
+    assert pressed.get_attribute("aria-label").startswith("layer 1, head 3: 1.00")
     assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid
     pressed.focus()
     page.page.keyboard.press("ArrowRight")
-    assert pressed.get_attribute("aria-label").startswith("layer 2, head 10: ")
+    assert pressed.get_attribute("aria-label").startswith("layer 1, head 4: ")
     assert page.page.evaluate("document.activeElement.ariaPressed") == "true"
     told = here.locator(".live-told").text_content()
-    assert "Layer 2, head 10: words put" in told
+    assert "Layer 1, head 4: words put" in told
     assert here.locator("p[aria-live]").text_content() == told
     here.locator(".live-weights tbody tr").nth(3).hover()
     assert "“bites” reads " in here.locator(".live-told").text_content()

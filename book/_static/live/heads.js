@@ -6,7 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 1, layer: 1, head: 8, share: "next", hide: false };
+    const at = { sentence: 0, layer: 0, head: 2, share: "before", hide: false };
 
     // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
     function rows({ sentence, layer, head, hide }) {
@@ -96,7 +96,7 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Here the man bites the dog, and layer 2, head 9 reads mostly the next word. Choose others: does a head know who bites?"),
+      make("p", {}, "Here the dog bites the man, and layer 1, head 3 reads the word before. Let the man bite the dog, then choose other heads: does one know who bites?"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
       make("details", {}, make("summary", {}, "Colour the heads by another weight"),
