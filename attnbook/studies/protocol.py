@@ -155,7 +155,7 @@ def holm(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
 def bonferroni(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the comparisons with `half_bonferroni`: mean +- it holds for all of them at once.
 
-    Of m intervals each is one of 1 - 0.05 / m, so with 95 % or more none of them misses.
+    Each of m intervals is one of 1 - 0.05 / m, so in 95 % of such studies or more none misses.
     It holds 0 where m times p is above 0.05; `holm` may correct less.
 
     >>> found = bonferroni({name: {"half": 1.0, "seeds": 10} for name in "ab"})
