@@ -128,6 +128,22 @@ def test_compare_and_its_smallest_effect():
     assert protocol.compare([1.0] * 10, [1.0] * 10)["p"] == 1
 
 
+@pytest.mark.parametrize("name", RECORDS)
+def test_intervals_for_all_at_once_hold_0_where_p_times_their_number_is_above(name):
+    given = RECORDS[name]["comparisons"]
+    for one in protocol.bonferroni(given).values():
+        times = len(given) * one["p"]
+        if one["half"] and abs(times - 0.05) > 1e-3:  # all are rounded
+            assert (abs(one["mean"]) < one["half_bonferroni"]) == (times > 0.05)
+
+
+def test_one_interval_alone_is_as_wide_as_it_was():
+    one = protocol.compare([0.5, 0.7, 0.9], [0.4, 0.5, 0.6])
+    found = protocol.bonferroni({"a": one, "b": one})
+    assert protocol.bonferroni({"a": one})["a"]["half_bonferroni"] == one["half"]
+    assert found["a"] == found["b"] == {**one, "half_bonferroni": pytest.approx(0.3582, abs=2e-4)}
+
+
 def test_results_do_not_depend_on_how_many_run_at_once():
     job = {"arm": "unscaled", "dim": 8, "optimizer": "Adam", "lr": 0.01, "steps": 10}
     jobs = [{**job, "seed": seed} for seed in range(3)]

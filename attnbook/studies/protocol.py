@@ -150,3 +150,24 @@ def holm(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
         least = max(least, min(1.0, (len(comparisons) - rank) * comparisons[name]["p"]))
         corrected[name] = float(f"{least:.4g}")
     return {name: {**found, "p_holm": corrected[name]} for name, found in comparisons.items()}
+
+
+def bonferroni(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the comparisons with `half_bonferroni`: mean +- it holds for all of them at once.
+
+    Each of m intervals is one of 1 - 0.05 / m, so in 95 % of such studies or more none misses.
+    It holds 0 where m times p is above 0.05; `holm` may correct less.
+
+    >>> found = bonferroni({name: {"half": 1.0, "seeds": 10} for name in "ab"})
+    >>> round(found["a"]["half_bonferroni"], 3)
+    1.187
+    """
+    from scipy import stats  # noqa: PLC0415 (its import takes as long as that of torch)
+
+    def wider(one: Mapping[str, Any]) -> float:
+        alone, at_once = (
+            stats.t.ppf(1 - 0.025 / m, one["seeds"] - 1) for m in (1, len(comparisons))
+        )
+        return float(f"{one['half'] * at_once / alone:.4g}")
+
+    return {name: {**one, "half_bonferroni": wider(one)} for name, one in comparisons.items()}

@@ -62,7 +62,7 @@
   }
 
   figure("digit_masks", ["masks", "pieces"], (element, p, all) => {
-    const averages = p.averages.map((one) => enlarge(one.map((hundredths) => hundredths / 100)));
+    const average = enlarge(p.averages[1].map((hundredths) => hundredths / 100));
     const at = { number: 0, places: [], scored: false }; // no scores before the reader has guessed
     const drawn = () => SIZES.map((size, n) => all[`part ${n}`].subarray(at.number * size * size, (at.number + 1) * size * size));
     const { parts, tell, say } = teller();
@@ -72,8 +72,8 @@
     function look(places) {
       const laid = lay(drawn(), places);
       const { masks, logits } = run(p, laid.picture);
-      const large = masks.map(enlarge);
-      return { ...laid, masks, logits, large, shares: large.map((one) => share(one, laid)), usual: averages.map((one) => share(one, laid)) };
+      const large = enlarge(masks[1]);
+      return { ...laid, masks, logits, large, share: share(large, laid), usual: share(average, laid) };
     }
     const move = (n, place) => {
       at.places[n] = place.map((one) => Math.min(Math.max(Math.round(one), 0), SIDE - SIZES[n]));
@@ -97,7 +97,7 @@
       handles.forEach((button, n) => {
         [button.style.top, button.style.left] = at.places[n].map((one) => `${100 * (one + SIZES[n] / 2) / SIDE}%`);
       });
-      [found.large[1], averages[1]].forEach((large, n) => {
+      [found.large, average].forEach((large, n) => {
         const pen = views[n].getContext("2d");
         large.forEach((value, i) => {
           const [x, y] = [10 * (i % SIDE), 10 * Math.floor(i / SIDE)];
@@ -113,7 +113,7 @@
       const guess = argmax(found.logits);
       const percent = (one) => (Number.isNaN(one) ? "none" : `${(100 * one).toFixed(0)} %`);
       tell(`The network names ${guess}, with a probability of ${softmax(found.logits)[guess].toFixed(2)}; it is a ${all.labels[at.number]}. `
-        + (at.scored ? `Of the pairs of pixels, mask 2 is larger on the digit in ${percent(found.shares[1])}, its average in ${percent(found.usual[1])}.` : ""));
+        + (at.scored ? `Of all pairs, a pixel of the digit and one of a piece, mask 2 is larger on the digit in ${percent(found.share)}, its average in ${percent(found.usual)} (a guess: 50 %).` : ""));
     }
     function start(number, places) {
       Object.assign(at, { number, places: places.map((place) => [...place]) });

@@ -45,7 +45,7 @@
   figure("mask_window", ["eyes"], (element, { grey }) => {
     const x = channels(grey);
     const gates = gatesOf(x);
-    const at = { row: 60, column: 60, k: 7, threshold: 4, gated: true };
+    const at = { row: 56, column: 84, k: 7, threshold: 4, gated: true };
     let found;
     let pointed = null; // the place under the mouse, until it leaves
     const known = new Map();
@@ -122,15 +122,15 @@
     }, views.photo, place);
     const titled = (view, text) => make("div", {}, view, make("span", {}, text));
     element.append(
-      make("p", {}, "Find a place where the mask is open although at the place itself there is no edge: its planes are near 0. "
-        + "Why is it open? Does it stay so when the window is 1 × 1? The sigmoid of the logit below is the mask."),
+      make("p", {}, "The marked place, inside the eye, has no edge: its own planes are near 0. Yet its mask is open. "
+        + "Why? Does it stay so when the window is 1 × 1? Find another such place. The sigmoid of the logit below is the mask."),
       make("div", { class: "live-pair" }, titled(stage, "photograph"),
         titled(views.mask, "mask"), titled(views.mean, "mean over the channels (yellow: 0.3 or more)"), titled(views.most, "maximum over the channels (yellow: 1 or more)")),
       make("div", { class: "live-sliders" }, size.label, limit.label),
       make("label", {}, gated, " gate the channels first"), ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "It is open because an edge lies in its window. The mask reads 49 places of the gated map around each place; with a window of 1 × 1 it reads the place alone, "
-        + "and it is shut wherever there is no edge. Row 56, column 84, inside the eye, is such a place.")));
+        + "and it is shut wherever there is no edge. Row 72, column 91, in the dark rim of the eye, is another such place.")));
     Object.assign(element, { look, gates: () => gates });
     compute();
   });
