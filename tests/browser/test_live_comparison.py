@@ -523,14 +523,17 @@ def test_each_slider_is_moved_by_keys_and_by_mouse(page, name, row) -> None:
     assert rows(page) == before
 
 
-def test_heads_cost_nothing_while_attention_is_fused(page) -> None:
+def test_heads_move_nothing_while_attention_is_fused(page) -> None:
     here, told, spoken = parts(page, "cost_explorer")
     here.get_by_role("radio", name="time").check()
     heads = here.get_by_role("slider", name="heads")
     before = rows(page)
     heads.focus()
     page.page.keyboard.press("Home")
-    assert rows(page) == before
+    one = rows(page)
+    assert one["by element"][0] == "614,656"  # the softmax of one head
+    assert one["by element"][1:] == before["by element"][1:]
+    assert all(one[row] == before[row] for row in ("multiply-adds", "bytes", "operators"))
     here.get_by_label("by each operator").check()
     by_each = rows(page)
     assert by_each["bytes"] == ["10.7 MB", "2.44 MB", "2.41 MB", "6.46 MB"]
