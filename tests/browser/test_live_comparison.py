@@ -90,7 +90,7 @@ def treatments(photo: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 KINDS = [
-    "3 × 3 convolution", "channel gate", "spatial gate", "self-attention", "spatial transformer"
+    "self-attention", "spatial transformer", "channel gate", "spatial gate", "3 × 3 convolution"
 ]  # fmt: skip
 
 
@@ -250,15 +250,15 @@ def test_a_mouse_looks_at_a_place_and_a_click_chooses_it(page) -> None:
 
 def test_the_mechanisms_are_chosen_by_keys(page) -> None:
     here, told, spoken = parts(page, "one_row")
-    here.get_by_label("3 × 3 convolution").check()
-    here.get_by_label("3 × 3 convolution").focus()
+    here.get_by_label(KINDS[0]).check()
+    here.get_by_label(KINDS[0]).focus()
     for kind in KINDS[1:]:
         page.page.keyboard.press("ArrowDown")
         assert here.locator("input:checked").evaluate("e => e.parentElement.innerText").strip() == (
             kind
         )
         assert spoken.text_content() == told.text_content()
-    assert "four places around" in told.text_content() or "two places" in told.text_content()
+    assert "itself and its neighbours" in told.text_content()
 
 
 # --- What layers cost -----------------------------------------------------------------------------
@@ -305,6 +305,8 @@ def test_parameters_and_multiply_adds_are_those_that_the_package_counts(page, se
         assert found[name]["products"] == costs.multiply_adds(layer, x)
         size = x.numel()
         others = {"attention": 0, "SE": 2, "ECA": 2, "CBAM": 6}[name] * size
+        if name == "attention":  # the softmax, over the scores of all heads
+            others = s["batch"] * s["heads"] * s["side"] ** 4
         assert found[name]["others"] == others
         moved = 4 * (2 * size + costs.parameters(layer))
         assert found[name]["bytes"] == moved
@@ -370,10 +372,11 @@ def test_attention_that_is_not_fused_writes_its_scores_and_weights(page) -> None
 @pytest.mark.parametrize(
     ("machine", "times", "waits"),
     [
-        ({}, 253, [1, 0, 0, 2]),
+        ({}, 255, [1, 0, 0, 2]),
         ({"bandwidth": 3350, "peak": 33500}, 0.714, [2, 2, 2, 2]),
-        ({"launch": 1}, 253, [1, 0, 0, 0]),
-        ({"launch": 20}, 66.5, [1, 2, 2, 2]),
+        ({"launch": 1}, 255, [1, 0, 0, 0]),
+        ({"batch": 32, "bandwidth": 3350, "peak": 33500}, 14.3, [1, 2, 2, 2]),
+        ({"launch": 20}, 67.1, [1, 2, 2, 2]),
     ],
 )
 def test_the_time_is_the_longest_of_three(page, machine, times, waits) -> None:
@@ -407,24 +410,34 @@ def test_the_figure_starts_where_the_chapter_counts(page) -> None:
         "": NAMES,
         "parameters": ["263,168", "8,464", "5", "8,292"],
         "multiply-adds": ["520 M", "8,192", "1,280", "93,216"],
-        "by element": ["0", "401,408", "401,408", "1.2 M"],
+        "by element": ["4.92 M", "401,408", "401,408", "1.2 M"],
         "bytes": ["2.66 MB", "1.64 MB", "1.61 MB", "1.64 MB"],
-        "operations a byte": ["196", "0.25", "0.251", "0.792"],
+        "operations a byte": ["198", "0.25", "0.251", "0.792"],
         "operators": ["5", "7", "6", "20"],
         "time for memory": ["59.7 µs", "36.8 µs", "36.1 µs", "36.8 µs"],
-        "time for arithmetic": ["9.31 ms", "7.33 µs", "7.2 µs", "23.2 µs"],
+        "time for arithmetic": ["9.39 ms", "7.33 µs", "7.2 µs", "23.2 µs"],
         "time for launches": ["25 µs", "35 µs", "30 µs", "100 µs"],
         "waits for": ["arithmetic", "memory", "memory", "launches"],
     }
-    # It opens on time, with a key to the three bars, which the multiply-adds do not need.
-    key = here.locator(".live-costs-key")
-    assert here.get_by_role("radio", name="time").is_checked() and key.is_visible()
-    here.get_by_role("radio", name="multiply-adds").check()
-    assert not key.is_visible()
+    # It opens on the multiply-adds. The times have a key to their three bars, and a machine.
+    key, machine = here.locator(".live-costs-key"), here.get_by_role("button", name="an H100")
+    assert here.get_by_role("radio", name="multiply-adds").is_checked()
+    assert not key.is_visible() and not machine.is_visible()
+    assert told.text_content() == "Attention takes 520 M multiply-adds, 63,500 times those of SE."
+    here.get_by_role("radio", name="time").check()
+    assert key.is_visible() and machine.is_visible()
     assert told.text_content() == (
-        "Attention takes 520 M multiply-adds, 63,500 times those of SE, and 253 times its time. "
+        "Attention takes 520 M multiply-adds, 63,500 times those of SE, and 255 times its time. "
         "Attention waits for arithmetic; SE and ECA wait for memory; CBAM waits for launches."
     )
+
+
+def test_attention_grows_as_the_answer_says(page) -> None:
+    small, large = (counted(page, {"side": side}) for side in (28, 56))
+    assert small["SE"]["products"] == large["SE"]["products"]
+    before, after = small["attention"]["products"], large["attention"]["products"]
+    assert after / before == pytest.approx(11.3, rel=4e-3)
+    assert after == pytest.approx(5.86e9, rel=1e-3)
 
 
 BARS = """e => [...e.querySelectorAll(".live-costs > div")].map(row => {
@@ -510,13 +523,17 @@ def test_each_slider_is_moved_by_keys_and_by_mouse(page, name, row) -> None:
     assert rows(page) == before
 
 
-def test_heads_cost_nothing_while_attention_is_fused(page) -> None:
+def test_heads_move_nothing_while_attention_is_fused(page) -> None:
     here, told, spoken = parts(page, "cost_explorer")
+    here.get_by_role("radio", name="time").check()
     heads = here.get_by_role("slider", name="heads")
     before = rows(page)
     heads.focus()
     page.page.keyboard.press("Home")
-    assert rows(page) == before
+    one = rows(page)
+    assert one["by element"][0] == "614,656"  # the softmax of one head
+    assert one["by element"][1:] == before["by element"][1:]
+    assert all(one[row] == before[row] for row in ("multiply-adds", "bytes", "operators"))
     here.get_by_label("by each operator").check()
     by_each = rows(page)
     assert by_each["bytes"] == ["10.7 MB", "2.44 MB", "2.41 MB", "6.46 MB"]
@@ -537,6 +554,7 @@ def test_heads_cost_nothing_while_attention_is_fused(page) -> None:
 
 def test_the_machine_is_changed_by_a_button(page) -> None:
     here, told, spoken = parts(page, "cost_explorer")
+    here.get_by_role("radio", name="time").check()
     here.get_by_role("button", name="an H100").click()
     assert told.text_content().endswith("0.714 times its time. All four wait for launches.")
     assert spoken.text_content() == told.text_content()
@@ -577,6 +595,7 @@ def test_lettering_can_be_read(page, pixels) -> None:
 
 @pytest.mark.parametrize("role", ["button", "radio", "slider"])
 def test_what_has_the_focus_is_seen(page, role) -> None:
+    parts(page, "cost_explorer")[0].get_by_role("radio", name="time").check()
     for one in page.page.locator("attn-live").get_by_role(role).all():
         one.focus()
         page.page.keyboard.press("Shift")  # as somebody who uses keys
@@ -607,9 +626,9 @@ def test_a_finger_taps_and_drags(context: BrowserContext, address: str) -> None:
         assert here.locator("p[aria-live]").text_content() == told.text_content()
 
         costs_here = touched.locator("attn-live[name=cost_explorer]")
+        costs_here.get_by_label("time").first.tap()
         costs_here.get_by_role("button", name="an H100").tap()
         costs_here.get_by_text("All four wait for launches.").first.wait_for()
-        costs_here.get_by_label("time").first.tap()
         side = costs_here.get_by_role("slider", name="side of the map")
         side.tap(position={"x": 5, "y": 14})
         assert side.get_attribute("aria-valuetext") == "1"
@@ -645,9 +664,8 @@ def test_on_paper_the_stored_figures_stand_alone(page) -> None:
     page.page.emulate_media(media="print")
     assert not any(one.is_visible() for one in page.page.locator("attn-live").all())
     before = ":is(.cell_output:has(+ attn-live), .cell_output:has(+ * attn-live))"
-    (stored,) = page.page.locator(f"{before} img.only-light").all()
-    printed = page.page.locator(".live-still").get_by_text("launches")  # in place of the costs
-    assert stored.is_visible() and printed.is_visible()
+    stored = page.page.locator(f"{before} img.only-light").all()
+    assert len(stored) == 2 and all(one.is_visible() for one in stored)
     page.page.emulate_media(media="screen")
 
 

@@ -24,24 +24,24 @@
   const LIMITS = ["memory", "arithmetic", "launches"];
 
   // Of each layer: parameters and multiply-adds, as attnbook.costs counts them; how many operations
-  // are done with each number of the map; how often its operators read or write the map; operators.
+  // are done with single numbers; how often its operators read or write the map; operators.
   function count({ C, side, batch, heads, r, k, window, bytes, bandwidth, peak, launch }) {
     const n = side ** 2;
     const map = batch * n * C;
     const squeezed = 2 * C * C / r;
     const fused = bytes < 2; // if not, scores and weights are written and read, too
     const layers = {
-      attention: [4 * C * C + 4 * C, 4 * n * C * C + 2 * n * n * C, 0, 12, fused ? 5 : 7],
-      SE: [squeezed + C + C / r, squeezed, 2, 3, 7],
-      ECA: [k, k * C, 2, 3, batch > 1 ? 7 : 6],
-      CBAM: [squeezed + 2 * window ** 2 + 2, 2 * squeezed + 2 * window ** 2 * n, 6, 8, 20],
+      attention: [4 * C * C + 4 * C, 4 * n * C * C + 2 * n * n * C, heads * n * n, 12, fused ? 5 : 7],
+      SE: [squeezed + C + C / r, squeezed, 2 * n * C, 3, 7],
+      ECA: [k, k * C, 2 * n * C, 3, batch > 1 ? 7 : 6],
+      CBAM: [squeezed + 2 * window ** 2 + 2, 2 * squeezed + 2 * window ** 2 * n, 6 * n * C, 8, 20],
     };
     return Object.fromEntries(Object.entries(layers).map(([name, [parameters, products, elements, passes, operators]]) => {
       const weights = fused || name !== "attention" ? 0 : 4 * batch * heads * n * n;
       const moved = 4 * ((bytes ? passes : 2) * map + weights + parameters);
-      const work = batch * products + elements * map;
+      const work = batch * (products + elements);
       const times = [moved / bandwidth / 1e3, work / peak / 1e3, operators * launch]; // µs
-      return [name, { parameters, products: batch * products, others: elements * map, bytes: moved, intensity: work / moved, operators, times, waits: argmax(times) }];
+      return [name, { parameters, products: batch * products, others: batch * elements, bytes: moved, intensity: work / moved, operators, times, waits: argmax(times) }];
     }));
   }
 
@@ -58,8 +58,8 @@
 
   // What is drawn: its values, how they are written, and the powers of ten at both ends of the axis.
   const MEASURES = {
-    "least time": [(layer) => layer.times, inTime, -1, 10],
     "multiply-adds": [(layer) => [layer.products], short, 1, 14],
+    "least time": [(layer) => layer.times, inTime, -1, 10],
   };
   const ROWS = {
     "parameters": (layer) => short(layer.parameters),
@@ -74,7 +74,7 @@
 
   figure("cost_explorer", [], (element) => {
     const settings = { ...FIRST, ...MORE, ...MACHINE };
-    const at = { bytes: 0, drawn: "least time" };
+    const at = { bytes: 0, drawn: "multiply-adds" };
     const { parts, tell, say } = teller();
     const bars = make("div", { class: "live-levels live-costs" });
     const key = make("p", { class: "live-costs-key" }, ...LIMITS.map((limit) => make("span", {}, make("i"), limit)));
@@ -92,6 +92,7 @@
       }
       const layers = Object.entries(count(at));
       draw(layers, ...MEASURES[at.drawn]);
+      for (const [drawn, asked] of Object.entries(questions)) for (const part of asked) part.hidden = drawn !== at.drawn;
       body.replaceChildren(...Object.entries(ROWS).map(([name, written]) => make("tr", {}, make("th", { scope: "row" }, name),
         ...layers.map(([, layer]) => make("td", {}, written(layer))))));
       const [[, attention], [, se]] = layers;
@@ -101,8 +102,9 @@
         const names = layers.flatMap(([name, layer]) => (layer.waits === limit ? [name] : []));
         return `${limits.length === 1 ? "all four" : list(names)} ${names.length > 1 ? "wait" : "waits"} for ${LIMITS[limit]}`;
       }).join("; ");
-      tell(`Attention takes ${short(attention.products)} multiply-adds, ${ratio(attention.products, se.products)} times those of SE, `
-        + `and ${ratio(Math.max(...attention.times), Math.max(...se.times))} times its time. ${waiting[0].toUpperCase()}${waiting.slice(1)}.`);
+      const timed = `, and ${ratio(Math.max(...attention.times), Math.max(...se.times))} times its time. ${waiting[0].toUpperCase()}${waiting.slice(1)}`;
+      tell(`Attention takes ${short(attention.products)} multiply-adds, ${ratio(attention.products, se.products)} times those of SE`
+        + `${at.drawn === "least time" ? timed : ""}.`);
     }
     function draw(layers, values, written, low, high) {
       key.hidden = values(layers[0][1]).length < 2;
@@ -117,22 +119,30 @@
     }
 
     const [measures, names] = [Object.keys(MEASURES), ["attention", "SE", "ECA", "CBAM"]];
+    const asked = (question, answer, ...more) => [make("p", {}, question),
+      make("div", {}, ...more, make("details", {}, make("summary", {}, "The answer"), make("p", {}, answer)))];
+    const questions = {
+      "multiply-adds": asked(
+        "Make the map's side twice as long, 56 places. How many times does attention's work grow, and how many times that of SE? Guess, then move the slider. (On the axis each line is ten times the one before.)",
+        "Attention's grows 11.3 times, from 520 M to 5.86 G: there are four times as many places, so the projections grow 4 times, comparing and averaging 16 times. That of SE stays as it was."),
+      "least time": asked(
+        "Each layer has three bars, and takes at least as long as the longest, whose time stands beside it. On two cores attention takes far longer than SE. On an H100, a GPU of data centres, too? Guess, then press its button.",
+        "Not for a single picture, by this model, which gives each layer the least time that its speeds allow. On two cores attention's least time is 255 times that of SE, because SE waits for its map to be moved. "
+        + "On an H100 both would wait until their operators are launched, 5 of attention and 7 of SE, so the ratio is 0.714. At a batch of 32 attention is behind there, too: the ratio is 14.3 (in float32, without tensor cores). No H100 was run, so neither is a measured time.",
+        make("div", { class: "live-row" }, "Machine:", ...Object.entries(MACHINES).map(([name, machine]) =>
+          make("button", { type: "button", onclick: () => { set(machine); say(); } }, name)))),
+    };
+    const [first, last] = [0, 1].map((n) => Object.values(questions).map((asked) => asked[n]));
     element.append(
-      make("p", {}, "Each layer has three bars, and takes at least as long as the longest, whose time stands beside it. (On the axis each line is ten times the one before.) "
-        + "On two cores attention takes far longer than SE. On an H100, too? Guess, then press its button."),
+      ...first,
       choice("cost-drawn", "Draw:", measures, (n) => { set({ drawn: measures[n] }); say(); }),
-      key, bars, ...parts, group(FIRST),
-      make("div", { class: "live-row" }, "Machine:", ...Object.entries(MACHINES).map(([name, machine]) =>
-        make("button", { type: "button", onclick: () => { set(machine); say(); } }, name))),
-      make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "Not for a single picture, by this model, which gives each layer the least time that its speeds allow. On two cores attention's least time is 253 times that of SE, because SE waits for its map to be moved. "
-        + "On an H100 both would wait until their operators are launched, 5 of attention and 7 of SE, so the ratio is 0.714. At a batch of 32 attention is behind there, too: the ratio is 14.2 (in float32, without tensor cores). No H100 was run, so neither is a measured time.")),
+      key, bars, ...parts, group(FIRST), ...last,
       make("details", { class: "live-fold" }, make("summary", {}, "All sizes, the machine's speeds and every count"),
         group(MORE), group(MACHINE),
         choice("cost-bytes", "Bytes moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
         make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, name)))), body)),
       make("details", {}, make("summary", {}, "How it is counted"), make("p", {},
-        "“By element” are poolings and products with gates. Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
+        "“By element” are poolings, products with gates and, in attention, the softmax, with one operation for each score of each head. Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
         + "in attention, 3 times in SE and ECA and 8 times in CBAM; unfused attention also writes its scores and its weights, and reads them. "
         + "The time is at least the longest of three: bytes by the memory's speed, operations by that of arithmetic (in G multiply-adds a second), and a launch for each operator. A map that stays in a cache is moved faster. "
         + "The H100's numbers are those of NVIDIA's data sheet for SXM: 3,350 GB/s, and 67 teraflops in float32, where a multiply-add is two. "
