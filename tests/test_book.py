@@ -468,7 +468,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
     "layers_have_their_length": [
         (swap(FILLER * 110, FILLER * 80), "first path has 1"),
         (swap(FILLER * 110, FILLER * 150), "its longest sections: 'One key wins' 2"),
-        (swap("## Exercises", "## Exercises\n\n" + FILLER * 230), "without solutions, more than"),
+        (swap("## Exercises", "## Exercises\n\n" + FILLER * 260), "without solutions, more than"),
         (swap(FILLER * 20, FILLER * 2), "'Half of a number', under"),
         (swap(FILLER * 20, FILLER * 40), "'Half of a number', under"),
         (alter(lambda nb: nb.cells.pop(9)), "5 figures"),
