@@ -159,7 +159,8 @@ def test_downloads_open_and_close(page: Page, hand: str) -> None:
         box = menu.bounding_box()
         assert box
         assert box["x"] >= 0
-        assert box["x"] + box["width"] <= page.evaluate("innerWidth")
+        # Popper places a menu by whole pixels.
+        assert box["x"] + box["width"] < page.evaluate("innerWidth") + 1
         if close == "Escape":
             page.keyboard.press("Escape")
         elif close == "beside":
