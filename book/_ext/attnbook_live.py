@@ -2,7 +2,8 @@
 
 A code cell with the metadata {"attnbook": {"live": "date_translator", "title": "..."}} keeps its
 stored figure in Colab, on GitHub and on paper; on the site <attn-live> follows it, or with
-"instead": true takes its place. A Markdown page asks for one with the directive `live`:
+"instead": true takes its place. "with": "temperature" is handed on, for a figure that can show
+more in one place than in another. A Markdown page asks for one with the directive `live`:
 
     :::{live} date_translator
     :still: attention
@@ -39,15 +40,16 @@ FONT = (
 )  # for machines that have no Chinese font
 
 
-def element(name: str, title: str, where: str) -> nodes.raw:
+def element(name: str, title: str, where: str, more: str = "") -> nodes.raw:
     """Return the element that becomes the live figure of that name."""
     if not (FIGURES / f"{name}.js").is_file():
         known = sorted(path.stem for path in FIGURES.glob("*.js") if "." not in path.stem)
         raise ExtensionError(f"{where}: there is no live figure {name!r}; there are {known}")
     if not title:
         raise ExtensionError(f"{where}: the live figure {name!r} has no title")
+    handed = f' data-with="{escape(more)}"' if more else ""
     html = (
-        f'<attn-live name="{escape(name)}" role="group" aria-label="{escape(title)}">'
+        f'<attn-live name="{escape(name)}"{handed} role="group" aria-label="{escape(title)}">'
         f'<p class="live-title">{escape(title)}</p></attn-live>'
     )
     return nodes.raw("", html, format="html")
@@ -95,7 +97,8 @@ def hang(app: Sphinx, doctree: nodes.document) -> None:
             for part in cell.children if asked.get("instead") else ():
                 if part.get("nb_element") == "cell_code_output":
                     part["classes"].append("live-still")
-            cell.append(element(asked["live"], asked.get("title", ""), app.env.docname))
+            title, more = asked.get("title", ""), asked.get("with", "")
+            cell.append(element(asked["live"], title, app.env.docname, more))
     if any("<attn-live" in raw.astext() for raw in doctree.findall(nodes.raw)):
         app.env.metadata[app.env.docname]["live"] = True
 

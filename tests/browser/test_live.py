@@ -12,6 +12,7 @@ import nbformat
 import pytest
 import torch
 
+import attnbook as ab
 from attnbook import datasets
 from attnbook.studies import influence
 
@@ -20,14 +21,19 @@ from .conftest import ROOT, Visit
 pytestmark = [pytest.mark.book, pytest.mark.xdist_group("book/attention")]
 
 HELD_OUT = datasets.date_pairs(5000)[4000:]
+FIGURES = {
+    "date_translator": "attn-live[name=date_translator]",
+    "square_root": "attn-live[name=square_root]:not([data-with])",
+    "temperature": "attn-live[name=square_root][data-with=temperature]",
+}
 
 
 @pytest.fixture(scope="module")
 def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
     visit = open_page("book/attention")
-    for figure in ("square_root", "date_translator"):
-        visit.page.locator(f"attn-live[name={figure}]").scroll_into_view_if_needed()
-        visit.page.wait_for_selector(f"attn-live[name={figure}][data-ready]")
+    for figure in FIGURES.values():
+        visit.page.locator(figure).scroll_into_view_if_needed()
+        visit.page.wait_for_selector(f"{figure}[data-ready]")
     yield visit
     assert visit.complaints == []
     visit.page.close()
@@ -45,7 +51,7 @@ def translator() -> tuple[influence.Translator, dict[str, Any]]:
 def figure(visit: Visit, name: str, script: str, *arguments: Any) -> Any:
     """Call a function of the figure's element and the arguments in the page."""
     return visit.page.evaluate(
-        f"args => ({script})(document.querySelector('attn-live[name={name}]'), ...args)",
+        f"args => ({script})(document.querySelector('{FIGURES[name]}'), ...args)",
         [*arguments],
     )
 
@@ -55,9 +61,9 @@ def test_live_figures_take_the_place_of_the_stored_ones_but_on_paper(page):
     seen = lambda: page.page.eval_on_selector_all(  # noqa: E731
         outputs, "all => all.map(e => e.checkVisibility())"
     )
-    assert seen() == [False, False]
+    assert seen() == [False, False, False]
     page.page.emulate_media(media="print")
-    assert seen() == [True, True]
+    assert seen() == [True, True, True]
     page.page.emulate_media(media="screen")
 
 
@@ -143,11 +149,14 @@ def test_a_date_is_typed_and_its_rows_are_walked(page):
 
 @pytest.mark.parametrize("exponent", [1, 6, 10])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_the_slider_computes_a_softmax(page, exponent, scaled):
+@pytest.mark.parametrize("temperature", [None, -1.0, 0.0, 2.0])
+def test_the_sliders_compute_a_softmax(page, exponent, scaled, temperature):
     settings = {"exponent": exponent, "scaled": scaled}
+    if temperature is not None:
+        settings["temperature"] = temperature
     found = figure(
         page,
-        "square_root",
+        "square_root" if temperature is None else "temperature",
         "(e, settings) => { const f = e.look(settings); return {...f, query: [...f.query],"
         " keys: [...f.keys], weights: [...f.weights]}; }",
         settings,
@@ -155,15 +164,17 @@ def test_the_slider_computes_a_softmax(page, exponent, scaled):
     d = found["d"]
     query, keys = torch.tensor(found["query"]), torch.tensor(found["keys"]).view(32, -1)
     assert abs(query.std() - 1) < 0.15 and abs(keys.mean()) < 0.05
-    scores = keys[:, :d].double() @ query[:d].double() / (d**0.5 if scaled else 1.0)
-    weights = scores.softmax(-1)
+    query = query[None, :d].double() / 10 ** (temperature or 0)
+    dots = ab.dot_product_score(query, keys[:, :d].double())[0]  # divided by the root
+    weights = (dots if scaled else dots * d**0.5).softmax(-1)
     torch.testing.assert_close(torch.tensor(found["weights"]).double(), weights, atol=1e-5, rtol=0)
     jacobian = weights.diag() - weights.outer(weights)
     assert found["slope"] == pytest.approx(jacobian.norm().item(), abs=1e-5)
 
 
 def test_the_slider_is_moved_by_keys(page):
-    here = page.page.locator("attn-live[name=square_root]")
+    here = page.page.locator(FIGURES["square_root"])
+    assert here.get_by_label("temperature").count() == 0
     here.get_by_label("features d").focus()
     page.page.keyboard.press("ArrowLeft")
     page.page.keyboard.press("End")
@@ -177,6 +188,35 @@ def test_the_slider_is_moved_by_keys(page):
     assert heard.strip() == f"Not divided: {sharp} Divided by √d: {soft}".strip()
     here.get_by_role("button", name="New draw").click()
     assert here.locator(".live-told").last.text_content() != soft
+
+
+def test_the_temperature_is_moved_by_keys_and_mouse(page):
+    here = page.page.locator(FIGURES["temperature"])
+    largest = lambda: [  # noqa: E731
+        float(re.search(r"weights: (\d\.\d+)", said)[1])
+        for said in here.locator(".live-told").all_text_contents()
+    ]
+    heat = here.get_by_label("temperature")
+    at_first = largest()
+    assert at_first[0] > 0.9
+    assert at_first[1] < 0.5
+    heat.focus()
+    for _ in range(30):  # steps of 0.05: to 10**1.5, which is about the root of 1024
+        page.page.keyboard.press("ArrowRight")
+    assert "32" in here.locator("label").nth(1).text_content()
+    assert largest()[0] == pytest.approx(at_first[1], abs=0.02)
+    assert heat.get_attribute("aria-valuetext") == "32"
+    box = heat.bounding_box()
+    page.page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)  # the coldest
+    assert min(largest()) > 0.9
+    assert float(heat.get_attribute("aria-valuetext")) < 0.02
+    page.page.keyboard.press("End")
+    assert max(largest()) < 0.1  # the hottest
+    told = here.locator(".live-told").all_text_contents()
+    heard = here.locator("p[aria-live]").text_content()
+    assert heard.strip() == f"Not divided: {told[0]} Divided by √d: {told[1]}".strip()
+    here.get_by_role("button", name="New draw").click()
+    assert here.locator(".live-told").all_text_contents() != told
 
 
 def test_on_paper_the_stored_figure_stands_alone(page):

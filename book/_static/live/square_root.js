@@ -1,4 +1,5 @@
-// Chapter 1: one query and 32 random keys. What the size of the scores does to the softmax.
+// Chapter 1: one query and 32 random keys. What the size of the scores does to the softmax. With
+// data-with="temperature" there is a second slider, of what the scores are divided by besides.
 (function () {
   "use strict";
   const { figure, map, softmax, make, slider } = window.attnbookLive;
@@ -26,7 +27,8 @@
   }
 
   figure("square_root", [], (element) => {
-    const at = { exponent: 10, seed: 11 };
+    const heated = element.dataset.with === "temperature";
+    const at = { exponent: 10, temperature: 0, seed: 11 }; // powers of 2 and of 10
     let query, keys;
 
     function draw() {
@@ -34,9 +36,9 @@
       keys = normal(KEYS * LARGEST, at.seed + 1);
     }
 
-    function look({ exponent, scaled }) {
+    function look({ exponent, scaled, temperature = 0 }) {
       const d = 2 ** exponent;
-      const divisor = scaled ? Math.sqrt(d) : 1;
+      const divisor = (scaled ? Math.sqrt(d) : 1) * 10 ** temperature;
       const scores = map({ length: KEYS }, (_, j) => {
         let sum = 0;
         for (let n = 0; n < d; n++) sum += query[n] * keys[j * LARGEST + n];
@@ -55,10 +57,16 @@
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const size = slider("features d:", { min: 1, max: 10, step: 1, value: at.exponent },
       (value) => { at.exponent = value; update(); }, say);
+    const heat = heated && slider("temperature τ:", { min: -2, max: 2, step: 0.05, value: at.temperature },
+      (value) => { at.temperature = value; update(); }, say);
 
     function update() {
       size.shown.textContent = 2 ** at.exponent;
       size.control.setAttribute("aria-valuetext", `${2 ** at.exponent} features`);
+      if (heat) {
+        heat.shown.textContent = (10 ** at.temperature).toPrecision(2);
+        heat.control.setAttribute("aria-valuetext", heat.shown.textContent);
+      }
       panels.forEach(({ bars, told, scaled }) => {
         const found = look({ ...at, scaled });
         [...bars.children].forEach((bar, j) => bar.style.setProperty("--g", found.weights[j]));
@@ -74,7 +82,7 @@
     }
 
     element.append(
-      make("div", { class: "live-sliders" }, size.label),
+      make("div", { class: "live-sliders" }, size.label, ...(heat ? [heat.label] : [])),
       make("div", { class: "live-row" },
         make("button", { type: "button", onclick: () => { at.seed += 2; draw(); update(); say(); } }, "New draw")),
       make("div", { class: "live-panels" }, ...panels.map(({ name, bars, told }) =>

@@ -27,6 +27,7 @@
     // Chapter 1: the square root.
     ["features d:", "特征数 d："],
     ["{} features", "{} 个特征"],
+    ["temperature τ:", "温度 τ："],
     ["New draw", "重新抽取"],
     ["Not divided:", "未除以 √d："],
     ["Divided by √d:", "除以 √d："],
