@@ -99,9 +99,10 @@
       });
       [found.large, average].forEach((large, n) => {
         const pen = views[n].getContext("2d");
+        const [low, high] = [Math.min(...large), Math.max(...large)]; // each map for itself, as it is scored
         large.forEach((value, i) => {
           const [x, y] = [10 * (i % SIDE), 10 * Math.floor(i / SIDE)];
-          pen.fillStyle = viridis((value - 0.3) / 0.7);
+          pen.fillStyle = viridis((value - low) / (high - low));
           pen.fillRect(x, y, 10, 10);
           if (found.picture[i] <= INK) return;
           [["#000", 2, 6], [found.alone[i] > INK ? "#ff7f2a" : "#fff", 3, 4]].forEach(([hue, off, wide]) => {

@@ -122,7 +122,7 @@
     }, views.photo, place);
     const titled = (view, text) => make("div", {}, view, make("span", {}, text));
     element.append(
-      make("p", {}, "The marked place, inside the eye, has no edge: its own planes are near 0. Yet its mask is open. "
+      make("p", {}, "The marked place, inside the eye, has no edge: its own planes are near 0. Yet its mask is near 1, open. "
         + "Why? Does it stay so when the window is 1 × 1? Find another such place. The sigmoid of the logit below is the mask."),
       make("div", { class: "live-pair" }, titled(stage, "photograph"),
         titled(views.mask, "mask"), titled(views.mean, "mean over the channels (yellow: 0.3 or more)"), titled(views.most, "maximum over the channels (yellow: 1 or more)")),
@@ -130,7 +130,7 @@
       make("label", {}, gated, " gate the channels first"), ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "It is open because an edge lies in its window. The mask reads 49 places of the gated map around each place; with a window of 1 × 1 it reads the place alone, "
-        + "and it is shut wherever there is no edge. Row 72, column 91, in the dark rim of the eye, is another such place.")));
+        + "and it is near 0, closed, wherever there is no edge. Row 72, column 91, in the dark rim of the eye, is another such place.")));
     Object.assign(element, { look, gates: () => gates });
     compute();
   });
