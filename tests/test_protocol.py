@@ -137,6 +137,29 @@ def test_intervals_for_all_at_once_hold_0_where_p_times_their_number_is_above(na
             assert (abs(one["mean"]) < one["half_bonferroni"]) == (times > 0.05)
 
 
+@pytest.mark.parametrize("name", RECORDS)
+def test_intervals_at_the_level_of_holms_tests_miss_0_where_he_shows_a_difference(name):
+    given = RECORDS[name]["comparisons"]
+    wide = protocol.bonferroni(given)
+    least = min(given, key=lambda what: given[what]["p"])
+    for what, one in protocol.holm_intervals(given).items():
+        assert one["p_holm"] == given[what]["p_holm"]
+        assert one["half"] <= one["half_holm"] <= wide[what]["half_bonferroni"]
+        if one["half"] and abs(one["p_holm"] - 0.05) > 1e-3:  # all are rounded
+            assert (abs(one["mean"]) > one["half_holm"]) == (one["p_holm"] < 0.05)
+        if what == least:
+            assert one["half_holm"] == wide[what]["half_bonferroni"]
+
+
+def test_behind_the_first_that_fails_all_have_its_level():
+    one = {"half": 1.0, "seeds": 10}
+    found = protocol.holm_intervals(
+        {name: {"p": p, **one} for name, p in {"a": 0.001, "b": 0.3, "c": 0.4}.items()}
+    )
+    two = protocol.bonferroni({"a": one, "b": one})["a"]["half_bonferroni"]
+    assert found["a"]["half_holm"] > two == found["b"]["half_holm"] == found["c"]["half_holm"]
+
+
 def test_one_interval_alone_is_as_wide_as_it_was():
     one = protocol.compare([0.5, 0.7, 0.9], [0.4, 0.5, 0.6])
     found = protocol.bonferroni({"a": one, "b": one})

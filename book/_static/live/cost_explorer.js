@@ -128,7 +128,7 @@
       "least time": asked(
         "Each layer has three bars, and takes at least as long as the longest, whose time stands beside it. On two cores attention takes far longer than SE. On an H100, a GPU of data centres, too? Guess, then press its button.",
         "Not for a single picture, by this model, which gives each layer the least time that its speeds allow. On two cores attention's least time is 255 times that of SE, because SE waits for its map to be moved. "
-        + "On an H100 both would wait until their operators are launched, 5 of attention and 7 of SE, so the ratio is 0.714. At a batch of 32 attention is behind there, too: the ratio is 14.3 (in float32, without tensor cores). No H100 was run, so neither is a measured time.",
+        + "On an H100 both would wait until their operators are launched, 5 of attention and 7 of SE, so the ratio is 0.714. At a batch of 32 attention is behind there, too: the ratio is 14.3 (in float32, without tensor cores; in bf16 with them, by the same model, it is about 1). No H100 was run, so none is a measured time.",
         make("div", { class: "live-row" }, "Machine:", ...Object.entries(MACHINES).map(([name, machine]) =>
           make("button", { type: "button", onclick: () => { set(machine); say(); } }, name)))),
     };
