@@ -175,6 +175,10 @@ def test_the_sliders_compute_a_softmax(page, exponent, scaled, temperature):
 def test_the_slider_is_moved_by_keys(page):
     here = page.page.locator(FIGURES["square_root"])
     assert here.get_by_label("temperature").count() == 0
+    assert "4" in here.locator("label").first.text_content()  # so that the surprise is dragged for
+    for said in here.locator(".live-told").all_text_contents():
+        assert float(re.search(r"weights: (\d\.\d+)", said)[1]) < 0.4
+        assert float(re.search(r"derivatives: (\d\.\d+)", said)[1]) > 0.1
     here.get_by_label("features d").focus()
     page.page.keyboard.press("ArrowLeft")
     page.page.keyboard.press("End")
