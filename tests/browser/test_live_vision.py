@@ -387,7 +387,7 @@ def test_the_frame_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     here.get_by_role("button", name="halve x and y").click()
     here.get_by_label("pushed").check()
     assert "in orange, got nothing" in told.text_content()
-    here.get_by_label("read, target").check()
+    here.get_by_label("read from").check()
     assert "4.00 times as large" in told.text_content()
     here.get_by_role("button", name="turn 30°").click()
 

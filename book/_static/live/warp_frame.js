@@ -126,7 +126,7 @@
         + "The corners, the middle and the knob can be dragged, or moved by the arrow keys."),
       make("div", { class: "live-row" }, ...Object.entries(MAPS).map(([name, theta]) =>
         make("button", { type: "button", onclick: () => { at.theta = theta; update(); say(); } }, name))),
-      choice("warp-frame", "The pixels are", ["read, target to source", "pushed, source to target"],
+      choice("warp-frame", "The pixels are", ["read from the frame", "pushed by the same θ"],
         (n) => { at.pushed = n === 1; update(); say(); }),
       make("div", { class: "live-views" }, make("div", { class: "live-stage" }, above, ...handles.map((one) => one.button)),
         make("div", { class: "live-output" }, below, make("table", { class: "live-matrix" }, make("caption", {}, "θ"), numbers))),
