@@ -41,6 +41,8 @@ def page(open_page: Callable[..., Visit]) -> Iterator[Visit]:
         fold = visit.page.locator("attn-live[name=cost_explorer] .live-fold")
         assert not fold.locator("table").is_visible()  # it begins with two sliders
         fold.locator("summary").click()
+        told = visit.page.locator("attn-live[name=one_row] .live-told").text_content()
+        assert told.startswith("Place (4, 8) is made of 1 place, itself")  # and with the easiest
         yield visit
 
 
@@ -90,7 +92,7 @@ def treatments(photo: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 KINDS = [
-    "self-attention", "spatial transformer", "channel gate", "spatial gate", "3 × 3 convolution"
+    "spatial gate", "channel gate", "self-attention", "spatial transformer", "3 × 3 convolution"
 ]  # fmt: skip
 
 
@@ -267,7 +269,7 @@ START = {
     "C": 256, "side": 28, "batch": 1, "r": 16, "k": 5, "window": 7, "heads": 8,
     "bandwidth": 44.5, "peak": 55.9, "launch": 5, "bytes": 0,
 }  # fmt: skip
-NAMES = ["attention", "SE", "ECA", "CBAM"]
+NAMES = ["attention", "SE", "ECA", "CBAM", "warp"]
 SETTINGS = [
     {},
     {"C": 32, "side": 7, "batch": 4, "r": 32, "k": 3, "window": 1, "heads": 32},
@@ -283,11 +285,14 @@ def layers(s: dict[str, Any]) -> dict[str, tuple[torch.nn.Module, Tensor]]:
     image = torch.empty(s["batch"], s["C"], s["side"], s["side"], device="meta")
     tokens = rearrange(image, "b c h w -> b (h w) c")
     make: dict[str, Any] = {"device": "meta"}
+    linear = torch.nn.Linear(16 * s["C"], 6, **make)
+    look = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), linear)
     return {
         "attention": (ab.MultiHeadAttention(s["C"], s["heads"], **make), tokens),
         "SE": (ab.SqueezeExcitation(s["C"], s["r"], **make), image),
         "ECA": (ab.EfficientChannelAttention(kernel_size=s["k"], **make), image),
         "CBAM": (ab.CBAM(s["C"], s["r"], kernel_size=s["window"], **make).eval(), image),
+        "warp": (ab.SpatialTransformer(look), image),
     }
 
 
@@ -304,7 +309,7 @@ def test_parameters_and_multiply_adds_are_those_that_the_package_counts(page, se
         assert found[name]["parameters"] == costs.parameters(layer)
         assert found[name]["products"] == costs.multiply_adds(layer, x)
         size = x.numel()
-        others = {"attention": 0, "SE": 2, "ECA": 2, "CBAM": 6}[name] * size
+        others = {"attention": 0, "SE": 2, "ECA": 2, "CBAM": 6, "warp": 5}[name] * size
         if name == "attention":  # the softmax, over the scores of all heads
             others = s["batch"] * s["heads"] * s["side"] ** 4
         assert found[name]["others"] == others
@@ -372,11 +377,11 @@ def test_attention_that_is_not_fused_writes_its_scores_and_weights(page) -> None
 @pytest.mark.parametrize(
     ("machine", "times", "waits"),
     [
-        ({}, 255, [1, 0, 0, 2]),
-        ({"bandwidth": 3350, "peak": 33500}, 0.714, [2, 2, 2, 2]),
-        ({"launch": 1}, 255, [1, 0, 0, 0]),
-        ({"batch": 32, "bandwidth": 3350, "peak": 33500}, 14.3, [1, 2, 2, 2]),
-        ({"launch": 20}, 67.1, [1, 2, 2, 2]),
+        ({}, 255, [1, 0, 0, 2, 2]),
+        ({"bandwidth": 3350, "peak": 33500}, 0.714, [2, 2, 2, 2, 2]),
+        ({"launch": 1}, 255, [1, 0, 0, 0, 0]),
+        ({"batch": 32, "bandwidth": 3350, "peak": 33500}, 14.3, [1, 2, 2, 2, 2]),
+        ({"launch": 20}, 67.1, [1, 2, 2, 2, 2]),
     ],
 )
 def test_the_time_is_the_longest_of_three(page, machine, times, waits) -> None:
@@ -408,16 +413,16 @@ def test_the_figure_starts_where_the_chapter_counts(page) -> None:
     here, told, _ = parts(page, "cost_explorer")
     assert rows(page) == {
         "": NAMES,
-        "parameters": ["263,168", "8,464", "5", "8,292"],
-        "multiply-adds": ["520 M", "8,192", "1,280", "93,216"],
-        "by element": ["4.92 M", "401,408", "401,408", "1.2 M"],
-        "bytes": ["2.66 MB", "1.64 MB", "1.61 MB", "1.64 MB"],
-        "operations a byte": ["198", "0.25", "0.251", "0.792"],
-        "operators": ["5", "7", "6", "20"],
-        "time for memory": ["59.7 µs", "36.8 µs", "36.1 µs", "36.8 µs"],
-        "time for arithmetic": ["9.39 ms", "7.33 µs", "7.2 µs", "23.2 µs"],
-        "time for launches": ["25 µs", "35 µs", "30 µs", "100 µs"],
-        "waits for": ["arithmetic", "memory", "memory", "launches"],
+        "parameters": ["263,168", "8,464", "5", "8,292", "24,582"],
+        "multiply-adds": ["520 M", "8,192", "1,280", "93,216", "24,576"],
+        "by element": ["4.92 M", "401,408", "401,408", "1.2 M", "1 M"],
+        "bytes": ["2.66 MB", "1.64 MB", "1.61 MB", "1.64 MB", "1.7 MB"],
+        "operations a byte": ["198", "0.25", "0.251", "0.792", "0.603"],
+        "operators": ["5", "7", "6", "20", "21"],
+        "time for memory": ["59.7 µs", "36.8 µs", "36.1 µs", "36.8 µs", "38.3 µs"],
+        "time for arithmetic": ["9.39 ms", "7.33 µs", "7.2 µs", "23.2 µs", "18.4 µs"],
+        "time for launches": ["25 µs", "35 µs", "30 µs", "100 µs", "105 µs"],
+        "waits for": ["arithmetic", "memory", "memory", "launches", "launches"],
     }
     # It opens on the multiply-adds. The times have a key to their three bars, and a machine.
     key, machine = here.locator(".live-costs-key"), here.get_by_role("button", name="an H100")
@@ -428,7 +433,8 @@ def test_the_figure_starts_where_the_chapter_counts(page) -> None:
     assert key.is_visible() and machine.is_visible()
     assert told.text_content() == (
         "Attention takes 520 M multiply-adds, 63,500 times those of SE, and 255 times its time. "
-        "Attention waits for arithmetic; SE and ECA wait for memory; CBAM waits for launches."
+        "Attention waits for arithmetic; SE and ECA wait for memory; "
+        "CBAM and warp wait for launches."
     )
 
 
@@ -466,6 +472,8 @@ def test_what_stands_beside_a_bar_has_room(page) -> None:
                 "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
             )
             assert wide == []
+            beyond = "document.documentElement.scrollWidth - window.innerWidth"
+            assert page.page.evaluate(beyond) <= 0  # the table of counts scrolls by itself
     here.get_by_role("radio", name="multiply-adds").check()
 
 
@@ -536,7 +544,7 @@ def test_heads_move_nothing_while_attention_is_fused(page) -> None:
     assert all(one[row] == before[row] for row in ("multiply-adds", "bytes", "operators"))
     here.get_by_label("by each operator").check()
     by_each = rows(page)
-    assert by_each["bytes"] == ["10.7 MB", "2.44 MB", "2.41 MB", "6.46 MB"]
+    assert by_each["bytes"] == ["10.7 MB", "2.44 MB", "2.41 MB", "6.46 MB", "2.51 MB"]
     page.page.keyboard.press("ArrowRight")  # the next radio
     unfused = rows(page)
     assert here.get_by_label("unfused").is_checked()
@@ -545,7 +553,7 @@ def test_heads_move_nothing_while_attention_is_fused(page) -> None:
     heads.focus()
     page.page.keyboard.press("End")
     assert rows(page)["bytes"][0] == "325 MB"
-    assert told.text_content().endswith("SE, ECA and CBAM wait for memory.")
+    assert told.text_content().endswith("CBAM wait for memory; warp waits for launches.")
     assert spoken.text_content() == told.text_content()
     heads.fill("3")
     here.get_by_label("the least").check()
@@ -556,12 +564,14 @@ def test_the_machine_is_changed_by_a_button(page) -> None:
     here, told, spoken = parts(page, "cost_explorer")
     here.get_by_role("radio", name="time").check()
     here.get_by_role("button", name="an H100").click()
-    assert told.text_content().endswith("0.714 times its time. All four wait for launches.")
+    assert told.text_content().endswith("0.714 times its time. All five wait for launches.")
     assert spoken.text_content() == told.text_content()
     assert here.get_by_role("slider", name="memory").get_attribute("aria-valuetext") == "3,350"
     here.get_by_role("button", name="two cores").focus()
     page.page.keyboard.press("Enter")
-    assert told.text_content().endswith("SE and ECA wait for memory; CBAM waits for launches.")
+    assert told.text_content().endswith(
+        "SE and ECA wait for memory; CBAM and warp wait for launches."
+    )
 
 
 def test_a_slider_speaks_when_it_is_let_go(page) -> None:
@@ -628,7 +638,7 @@ def test_a_finger_taps_and_drags(context: BrowserContext, address: str) -> None:
         costs_here = touched.locator("attn-live[name=cost_explorer]")
         costs_here.get_by_label("time").first.tap()
         costs_here.get_by_role("button", name="an H100").tap()
-        costs_here.get_by_text("All four wait for launches.").first.wait_for()
+        costs_here.get_by_text("All five wait for launches.").first.wait_for()
         side = costs_here.get_by_role("slider", name="side of the map")
         side.tap(position={"x": 5, "y": 14})
         assert side.get_attribute("aria-valuetext") == "1"

@@ -1,4 +1,4 @@
-// Chapter 9: what four layers cost, and what each of them waits for on a machine.
+// Chapter 9: what five layers cost, and what each of them waits for on a machine.
 (function () {
   "use strict";
   const { figure, make, slider, argmax, choice, teller } = window.attnbookLive;
@@ -35,6 +35,7 @@
       SE: [squeezed + C + C / r, squeezed, 2 * n * C, 3, 7],
       ECA: [k, k * C, 2 * n * C, 3, batch > 1 ? 7 : 6],
       CBAM: [squeezed + 2 * window ** 2 + 2, 2 * squeezed + 2 * window ** 2 * n, 6 * n * C, 8, 20],
+      warp: [6 * (16 * C + 1), 6 * 16 * C, 5 * n * C, 3, 21],
     };
     return Object.fromEntries(Object.entries(layers).map(([name, [parameters, products, elements, passes, operators]]) => {
       const weights = fused || name !== "attention" ? 0 : 4 * batch * heads * n * n;
@@ -100,7 +101,7 @@
       const limits = [...new Set(layers.map(([, layer]) => layer.waits))];
       const waiting = limits.map((limit) => {
         const names = layers.flatMap(([name, layer]) => (layer.waits === limit ? [name] : []));
-        return `${limits.length === 1 ? "all four" : list(names)} ${names.length > 1 ? "wait" : "waits"} for ${LIMITS[limit]}`;
+        return `${limits.length === 1 ? "all five" : list(names)} ${names.length > 1 ? "wait" : "waits"} for ${LIMITS[limit]}`;
       }).join("; ");
       const timed = `, and ${ratio(Math.max(...attention.times), Math.max(...se.times))} times its time. ${waiting[0].toUpperCase()}${waiting.slice(1)}`;
       tell(`Attention takes ${short(attention.products)} multiply-adds, ${ratio(attention.products, se.products)} times those of SE`
@@ -118,7 +119,7 @@
         make("span", { style: `left:${100 * share(10 ** power)}%` }, written(10 ** power))))));
     }
 
-    const [measures, names] = [Object.keys(MEASURES), ["attention", "SE", "ECA", "CBAM"]];
+    const [measures, names] = [Object.keys(MEASURES), ["attention", "SE", "ECA", "CBAM", "warp"]];
     const asked = (question, answer, ...more) => [make("p", {}, question),
       make("div", {}, ...more, make("details", {}, make("summary", {}, "The answer"), make("p", {}, answer)))];
     const questions = {
@@ -140,10 +141,11 @@
       make("details", { class: "live-fold" }, make("summary", {}, "All sizes, the machine's speeds and every count"),
         group(MORE), group(MACHINE),
         choice("cost-bytes", "Bytes moved:", BYTES, (bytes) => { set({ bytes }); say(); }),
-        make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, name)))), body)),
+        make("div", { class: "live-scroll", tabindex: "0", role: "group", "aria-label": "every count" }, make("table", { class: "live-counts" }, make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, name)))), body))),
       make("details", {}, make("summary", {}, "How it is counted"), make("p", {},
-        "“By element” are poolings, products with gates and, in attention, the softmax, with one operation for each score of each head. Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
-        + "in attention, 3 times in SE and ECA and 8 times in CBAM; unfused attention also writes its scores and its weights, and reads them. "
+        "“Warp” is the spatial transformer; it finds its six numbers by one linear layer, on the map pooled to 4 × 4 places. "
+        + "“By element” are poolings, products with gates, blends of pixels and, in attention, the softmax, with one operation for each score of each head. Numbers have four bytes. The least that can be moved is the map once in and once out, and the parameters. The operators of the book's modules go over the map 12 times "
+        + "in attention, 3 times in SE, ECA and the warp and 8 times in CBAM; unfused attention also writes its scores and its weights, and reads them. "
         + "The time is at least the longest of three: bytes by the memory's speed, operations by that of arithmetic (in G multiply-adds a second), and a launch for each operator. A map that stays in a cache is moved faster. "
         + "The H100's numbers are those of NVIDIA's data sheet for SXM: 3,350 GB/s, and 67 teraflops in float32, where a multiply-add is two. "
         + "The two cores' 44.5 GB/s and 55.9 G/s were measured beside the chapter's times, in its section on memory and arithmetic, which prints those of your machine when you run it. 5 µs is a round number; to find it, time a gate on a map of one place and divide by its operators.")));

@@ -24,6 +24,14 @@
   // Of each mechanism, row n of its matrix, what places of the input are multiplied by; and that row
   // in words. A channel gate alone has another matrix for each colour.
   const MECHANISMS = {
+    "spatial gate": {
+      row: (n) => alone(n, sigmoid(10 * (0.6 - Math.hypot(...SIDES.map((size, axis) => 2 * PLACES[n][axis] / (size - 1) - 1))))),
+      said: (row, n) => `1 place, itself, times ${row[n].toFixed(2)} in all colours. Other places have other numbers.`,
+    },
+    "channel gate": {
+      row: (n, colour) => alone(n, GATES[colour]),
+      said: () => "1 place, itself, times 0.95 in red and 0.40 in green and blue, as everywhere. (The matrix is that of red.)",
+    },
     "self-attention": {
       row: (n, colour, units) => [...softmax(units.map((key) => 4 * dot(units[n], key)))],
       said(row, n) {
@@ -43,14 +51,6 @@
         return `${["one", "two", "three", "four"][read.length - 1]} places around (${source(n).map((at) => (at + 1).toFixed(1)).join(", ")}), `
           + `times ${read.map((weight) => weight.toFixed(2)).join(", ")}.`;
       },
-    },
-    "channel gate": {
-      row: (n, colour) => alone(n, GATES[colour]),
-      said: () => "1 place, itself, times 0.95 in red and 0.40 in green and blue, as everywhere. (The matrix is that of red.)",
-    },
-    "spatial gate": {
-      row: (n) => alone(n, sigmoid(10 * (0.6 - Math.hypot(...SIDES.map((size, axis) => 2 * PLACES[n][axis] / (size - 1) - 1))))),
-      said: (row, n) => `1 place, itself, times ${row[n].toFixed(2)} in all colours. Other places have other numbers.`,
     },
     "3 × 3 convolution": {
       row: (n) => PLACES.map((place) => (place.every((at, axis) => Math.abs(at - PLACES[n][axis]) < 2) ? 1 / 9 : 0)),
