@@ -50,8 +50,9 @@ def translator() -> tuple[influence.Translator, dict[str, Any]]:
 
 def figure(visit: Visit, name: str, script: str, *arguments: Any) -> Any:
     """Call a function of the figure's element and the arguments in the page."""
+    element = FIGURES.get(name, f"attn-live[name={name}]")
     return visit.page.evaluate(
-        f"args => ({script})(document.querySelector('{FIGURES[name]}'), ...args)",
+        f"args => ({script})(document.querySelector('{element}'), ...args)",
         [*arguments],
     )
 
