@@ -83,11 +83,11 @@ def test_headings_have_the_anchors_of_their_english_counterparts(name: str) -> N
 def test_the_link_to_the_other_language_keeps_the_place(
     open_page: Callable[..., Visit], address: str
 ) -> None:
-    visit = open_page("zh/book/attention", "#what-it-costs")
+    visit = open_page("zh/book/attention", "#when-to-use-it")
     try:
         visit.page.locator("a.language:visible").first.click()
-        visit.page.wait_for_url(f"{address}book/attention.html#what-it-costs")
-        assert "What it costs" in visit.page.locator("#what-it-costs h2").inner_text()
+        visit.page.wait_for_url(f"{address}book/attention.html#when-to-use-it")
+        assert "When to use it" in visit.page.locator("#when-to-use-it h2").inner_text()
     finally:
         visit.page.close()
 
