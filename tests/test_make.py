@@ -257,6 +257,12 @@ def test_what_jupyterlab_saves_is_the_chapter_as_it_was(tmp_path):
     assert (tmp_path / "eca.ipynb").read_bytes() == stored
 
 
+@pytest.mark.parametrize("path", notebooks.chapters(), ids=lambda path: path.stem)
+def test_notebooks_lie_as_they_are_normalised(path, tmp_path):
+    copy = shutil.copy(path, tmp_path)
+    assert notebooks.normalise_files([Path(copy)]) == 0
+
+
 def test_files_are_normalised_once(tmp_path, capsys):
     path = tmp_path / "eca.ipynb"
     stored = (BOOK / "eca.ipynb").read_bytes()
