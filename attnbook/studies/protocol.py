@@ -152,6 +152,14 @@ def holm(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
     return {name: {**found, "p_holm": corrected[name]} for name, found in comparisons.items()}
 
 
+def _half_of(one: Mapping[str, Any], at_once: int) -> float:
+    """Return the half width of `one` where it is an interval of 1 - 0.05 / at_once, not 0.95."""
+    from scipy import stats  # noqa: PLC0415 (its import takes as long as that of torch)
+
+    alone, wider = (stats.t.ppf(1 - 0.025 / m, one["seeds"] - 1) for m in (1, at_once))
+    return float(f"{one['half'] * wider / alone:.4g}")
+
+
 def bonferroni(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the comparisons with `half_bonferroni`: mean +- it holds for all of them at once.
 
@@ -162,15 +170,10 @@ def bonferroni(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str,
     >>> round(found["a"]["half_bonferroni"], 3)
     1.187
     """
-    from scipy import stats  # noqa: PLC0415 (its import takes as long as that of torch)
-
-    def wider(one: Mapping[str, Any]) -> float:
-        alone, at_once = (
-            stats.t.ppf(1 - 0.025 / m, one["seeds"] - 1) for m in (1, len(comparisons))
-        )
-        return float(f"{one['half'] * at_once / alone:.4g}")
-
-    return {name: {**one, "half_bonferroni": wider(one)} for name, one in comparisons.items()}
+    return {
+        name: {**one, "half_bonferroni": _half_of(one, len(comparisons))}
+        for name, one in comparisons.items()
+    }
 
 
 def holm_intervals(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -185,12 +188,9 @@ def holm_intervals(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, dict[
     >>> [round(found[name]["half_holm"], 3) for name in "ab"]
     [1.187, 1.0]
     """
-    from scipy import stats  # noqa: PLC0415 (its import takes as long as that of torch)
-
     found = holm(comparisons)
     shown = sum(one["p_holm"] < 0.05 for one in found.values())
     for rank, name in enumerate(sorted(found, key=lambda name: found[name]["p"])):
         at_once = len(found) - min(rank, shown)
-        edges = [stats.t.ppf(1 - 0.025 / m, found[name]["seeds"] - 1) for m in (1, at_once)]
-        found[name]["half_holm"] = float(f"{found[name]['half'] * edges[1] / edges[0]:.4g}")
+        found[name]["half_holm"] = _half_of(found[name], at_once)
     return found
