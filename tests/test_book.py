@@ -428,7 +428,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
         (swap(FILLER * 60, FILLER * 300), "words"),
         (swap("import math\n", "import math\n" * 300), "lines of code"),
         (drop("ax.bar"), "0 figures"),
-        (alter(lambda nb: nb.cells.extend([nb.cells[5]] * 8)), "13 figures"),
+        (alter(lambda nb: nb.cells.extend([nb.cells[5]] * 12)), "17 figures"),
     ],
     "cells_are_short": [
         (add("x = 1\n" * 21), "21 lines"),
