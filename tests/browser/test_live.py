@@ -176,17 +176,24 @@ def test_the_sliders_compute_a_softmax(page, exponent, scaled, temperature):
 def test_the_slider_is_moved_by_keys(page):
     here = page.page.locator(FIGURES["square_root"])
     assert here.get_by_label("temperature").count() == 0
-    assert "4" in here.locator("label").first.text_content()  # so that the surprise is dragged for
-    for said in here.locator(".live-told").all_text_contents():
-        assert float(re.search(r"weights: (\d\.\d+)", said)[1]) < 0.4
-        assert float(re.search(r"derivatives: (\d\.\d+)", said)[1]) > 0.1
+    told = here.locator(".live-told")
+    numbers = lambda pattern: [  # noqa: E731
+        float(re.search(pattern, said)[1]) for said in told.all_text_contents()
+    ]
+    assert "256" in here.locator("label").first.text_content()
+    sharp, soft = numbers(r"derivatives: (\d\.\d+)")  # what the root is for is seen at once
+    assert sharp < soft / 2
     here.get_by_label("features d").focus()
-    page.page.keyboard.press("ArrowLeft")
+    for _ in range(6):
+        page.page.keyboard.press("ArrowLeft")
+    assert "4" in here.locator("label").first.text_content()  # where nothing is wrong yet
+    assert max(numbers(r"weights: (\d\.\d+)")) < 0.4
+    assert min(numbers(r"derivatives: (\d\.\d+)")) > 0.1
     page.page.keyboard.press("End")
     assert "1024" in here.locator("label").first.text_content()
     sharp, soft = here.locator(".live-told").all_text_contents()
     assert "derivatives: below 0.0001." in sharp
-    largest = [float(re.search(r"weights: (\d\.\d+)", said)[1]) for said in (sharp, soft)]
+    largest = numbers(r"weights: (\d\.\d+)")
     assert largest[0] > 0.9
     assert largest[1] < 0.5
     heard = here.locator("p[aria-live]").text_content()
