@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -626,3 +628,26 @@ def test_a_subclass_converts_unless_it_computes_something_else(torchvision, devi
     theirs.__class__ = type("Other", (same,), {"forward": lambda self, x: x})
     with pytest.raises(TypeError, match="not a Other"):
         converted(theirs)
+
+
+def test_block_of_chapter_2_is_timms_with_the_edits_that_it_names(torchvision):
+    vision = pytest.importorskip("timm.models.vision_transformer")
+    chapter = Path(__file__).parents[1] / "book" / "self_attention.ipynb"
+    cells = ["".join(cell["source"]) for cell in json.loads(chapter.read_text("utf-8"))["cells"]]
+    code = [
+        cell for cell in cells if cell.startswith(("class CausalAttention", "class PlainBlock"))
+    ]
+    names = {"nn": nn, "F": F, "causal_padded": lambda padding: None}
+    exec("\n".join(code).replace("rate, mask is None)", "rate, False)"), names)
+    theirs, ours = vision.Block(16, 4, qkv_bias=True).eval(), names["PlainBlock"](16, 4).eval()
+    state = {
+        name.replace("attn.proj", "attn.out")
+        .replace("attn.", "attention.")
+        .replace("mlp.fc1", "network.0")
+        .replace("mlp.fc2", "network.2"): value
+        for name, value in theirs.state_dict().items()
+    }
+    ours.load_state_dict(state)
+    ours.norm1.eps = ours.norm2.eps = 1e-6
+    x = torch.randn(2, 7, 16)
+    assert_close(ours(x), theirs(x))
