@@ -48,24 +48,37 @@ def test_the_score_is_largest_right_after_the_query(page):
     assert (scores[18:21].diff() > 0).all() and (scores[21:25].diff() < 0).all()
 
 
-def test_the_figure_starts_with_the_dog_of_the_example_and_names_the_leads(page):
-    start = figure(page, "rotary_hands", "e => e.look({query: 1, key: 0}).products")
+def test_the_figure_starts_with_the_man_of_the_example_and_names_the_leads(page):
+    start = figure(page, "rotary_hands", "e => e.look({query: 1, key: 2}).products")
     here = page.page.locator("attn-live[name=rotary_hands]")
     shown = here.locator(".live-dial").all_inner_texts()
     for text, name, product, lead in zip(
         shown, ("first", "second", "third"), start[:3], ("1.00", "0.32", "0.10"), strict=True
     ):
         assert text.split("\n") == [f"{name} pair", f"lead {lead}", f"cosine {product:.2f}"]
-    assert "cosine -0.42" in shown[0]
+    assert "cosine 1.00" in shown[0]
+
+
+def test_the_dot_rides_on_the_curve_of_the_sum_and_starts_at_its_top(page):
+    here = page.page.locator("attn-live[name=rotary_hands] .live-sum")
+    points = here.locator("polyline").get_attribute("points").split()
+    curve = {int(x): -float(y) / 2 for x, y in (point.split(",") for point in points)}
+    assert sorted(curve) == list(range(-40, 41))
+    assert max(curve, key=curve.get) == 1 and curve[1] == pytest.approx(8)
+    for distance in (-40, -1, 7):
+        angles = ab.rotary_angles(torch.tensor([distance - 1.0]).double(), 16)
+        assert curve[distance] == pytest.approx(angles.cos().sum().item(), abs=1e-9)
+    dot = {axis: here.locator("circle").get_attribute(f"c{axis}") for axis in "xy"}
+    assert float(dot["x"]) == 1 and -float(dot["y"]) / 2 == pytest.approx(8)
 
 
 def test_with_the_distance_locked_the_score_stands_still(page):
     here = page.page.locator("attn-live[name=rotary_hands]")
     told = here.locator(".live-told")
-    assert "1 position before the query" in told.text_content()  # the dog of the example
+    assert "1 position after the query" in told.text_content()  # the man of the example
     key = here.get_by_label("position of the key")
     key.focus()
-    for _ in range(5):
+    for _ in range(3):
         page.page.keyboard.press("ArrowRight")
     assert "4 positions after the query" in told.text_content()
     before = told.text_content()
@@ -82,6 +95,7 @@ def test_with_the_distance_locked_the_score_stands_still(page):
     query.press("Home")
     assert "40 positions after" in told.text_content()
     assert here.locator("p[aria-live]").text_content() == told.text_content()
+    assert here.locator(".live-sum circle").get_attribute("cx") == "40"
 
 
 @pytest.mark.parametrize("exponent", [0, 1, 4.5, 8])

@@ -1,5 +1,6 @@
 // Chapter 3: a key, (1, 0) in each of its eight pairs, turned by its position, and a query, turned by
-// its position and one step more, so that all pairs agree where the key stands right after it.
+// its position and one step more, so that all pairs agree where the key stands right after it. Below
+// them, the sum of the cosines over the distance, with a dot where the key stands.
 (function () {
   "use strict";
   const { figure, make, slider } = window.attnbookLive;
@@ -15,7 +16,7 @@
   }
 
   figure("rotary_hands", [], (element) => {
-    const at = { query: 1, key: 0, locked: false };
+    const at = { query: 1, key: 2, locked: false };
 
     function look({ query, key }) {
       const angles = PACE.map((pace) => [(query + 1) * pace, key * pace]);
@@ -33,6 +34,16 @@
       const dial = make("div", { class: "live-dial" }, face, make("div", {}, `${name} pair`), lead, told);
       return { l, hands, told, dial };
     });
+    // From 40 before the query to 40 after it; a sum of 8 is 16 units above a sum of 0.
+    const height = (distance) => -2 * look({ query: 0, key: distance }).score;
+    const curve = draw("svg", { viewBox: `${-LAST - 1} ${-2 * PAIRS - 2} ${2 * LAST + 2} ${2 * PAIRS + 3}`,
+      class: "live-sum", "aria-hidden": "true" });
+    const places = Array.from({ length: 2 * LAST + 1 }, (_, n) => n - LAST);
+    const dot = draw("circle", { r: 1.4 });
+    curve.append(draw("line", { x1: 1, x2: 1, y1: 0, y2: -2 * PAIRS }),
+      draw("polyline", { points: places.map((n) => `${n},${height(n)}`).join(" ") }), dot);
+    const below = make("div", { class: "live-axis" },
+      ...["40 before", "sum of all pairs", "40 after"].map((text) => make("span", {}, text)));
     const told = make("p", { class: "live-told" });
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const bounds = { min: 0, max: LAST, step: 1 };
@@ -69,6 +80,8 @@
         });
         note.textContent = `cosine ${products[l].toFixed(2)}`;
       }
+      dot.setAttribute("cx", at.key - at.query);
+      dot.setAttribute("cy", height(at.key - at.query));
       const apart = Math.abs(at.key - at.query);
       const where = apart === 0 ? "at the same position"
         : `${apart} position${apart > 1 ? "s" : ""} ${at.key > at.query ? "after" : "before"} the query`;
@@ -80,7 +93,7 @@
     element.append(
       make("div", { class: "live-sliders" }, query.label, key.label),
       make("div", { class: "live-row" }, make("label", {}, lock, " lock the distance")),
-      make("div", { class: "live-dials" }, ...dials.map(({ dial }) => dial)), told, spoken);
+      make("div", { class: "live-dials" }, ...dials.map(({ dial }) => dial)), curve, below, told, spoken);
     element.look = look;
     update();
   });
