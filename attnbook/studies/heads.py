@@ -21,7 +21,7 @@ MEASURES = ("itself", "previous", "next", "[CLS]", "[SEP]", "itself, words only"
 EXAMPLES = (
     "The dog bites the man.",
     "The man bites the dog.",
-    "The following methods can be defined to implement container objects.",
+    "The dog often bites the man.",
 )
 
 
@@ -78,19 +78,29 @@ def run(*, count: int) -> dict[str, Any]:
     lengths = torch.tensor([text.shape[1] for text in texts])
     found = count_looks(published.encoder, texts)
     halves = found[::2].mean(0) - found[1::2].mean(0)
-    tokens, weights = example(published, EXAMPLES[0])
+    looked = [example(published, sentence) for sentence in EXAMPLES]
+    tokens, weights = looked[0]
     return {
         "words and parts of words": int((lengths - 2).sum()),
         "even": round((1 / lengths).mean().item(), 4),
         "even, words only": round((1 / (lengths - 2)).mean().item(), 4),
         "example": {
             "tokens": tokens,
-            "weights, thousandths": (1000 * weights).round().int().tolist(),
+            "weights, thousandths": thousandths(weights),
         },
+        "the row of bites, thousandths": [
+            [tokens, thousandths(weights[:, :, tokens.index("bites")])]
+            for tokens, weights in looked
+        ],
         "published": rounded(found.mean(0)),
         "random weights": rounded(count_looks(control, texts).mean(0)),
         "largest difference between halves": round(halves.abs().max().item(), 4),
     }
+
+
+def thousandths(weights: Tensor) -> list[Any]:
+    """Return weights as whole thousandths, which are short to store."""
+    return (1000 * weights).round().int().tolist()
 
 
 def rounded(means: Float[Tensor, "measure layer head"]) -> dict[str, list[list[float]]]:
