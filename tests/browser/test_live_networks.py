@@ -125,14 +125,16 @@ def test_the_strip_is_turned_by_keys_and_the_gates_are_held(page: Visit) -> None
     assert spoken.text_content() == told.text_content()
     here.get_by_role("button", name="Turn the strip round").click()
     assert "the red digit" in told.text_content()
-    here.get_by_label("hold the gates").check()
+    here.get_by_label("keep the gates").check()
     here.get_by_role("button", name="Turn the strip round").click()
-    assert "the red digit" in told.text_content() and "held" in told.text_content()
-    here.get_by_label("hold the gates").uncheck()
+    assert "the red digit" in told.text_content() and "stay as they were" in told.text_content()
+    here.get_by_label("keep the gates").uncheck()
     assert "the green digit" in told.text_content()
-    before = here.locator("canvas").get_attribute("aria-label")
+    assert here.locator(".live-digits span").all_text_contents() == ["a red 8", "a green 0"]
     here.get_by_role("button", name="Another picture").click()
-    assert here.locator("canvas").get_attribute("aria-label") != before
+    assert here.locator(".live-digits span").all_text_contents() == ["a red 3", "a green 7"]
+    said = here.get_by_role("img").first.get_attribute("aria-label")
+    assert said == "a red 3 on a green 7, with the strip at 1.00"
 
 
 # --- Chapter 6 ------------------------------------------------------------------------------------

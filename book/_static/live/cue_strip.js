@@ -1,4 +1,4 @@
-// Chapter 5: two digits and a strip. The reader turns the strip; the gates follow, or are held.
+// Chapter 5: two digits and a strip. The reader turns the strip; the gates follow, or are kept.
 (function () {
   "use strict";
   const { figure, map, sigmoid, argmax, linear, shaped, each, pool, mean, convolve, normalise, relu, halve, make, slider, teller } = window.attnbookLive;
@@ -27,6 +27,7 @@
       pictures.slice(number * 3 * PLACES, (number + 1) * 3 * PLACES).map((value, n) => (inStrip(n) ? value + cue - cues[number] : value)), 3, HIGH, WIDE);
     const { parts, tell, say } = teller();
     const canvas = make("canvas", { width: WIDE, height: HIGH, role: "img" });
+    const digits = ["red", "green"].map(() => [make("canvas", { width: HIGH, height: HIGH, "aria-hidden": "true" }), make("span")]);
     const bars = make("div", { class: "live-bars live-low", role: "img" });
     let found;
 
@@ -41,14 +42,19 @@
 
     // Inks on white, as in the figure: each colour takes the others away; the strip is blue at +1, yellow at -1.
     function draw(x) {
-      const image = new ImageData(WIDE, HIGH);
-      image.data.forEach((_, n) => {
-        const [r, g, cue] = [0, 1, 2].map((channel) => x[channel * PLACES + (n >> 2)]);
-        const taken = [g + Math.max(cue, 0), r + Math.max(cue, 0), r + g + Math.max(-cue, 0), 0][n % 4];
-        image.data[n] = 255 * (1 - taken); // clamped
+      [canvas, ...digits.map(([one]) => one)].forEach((one, only) => { // all, red alone, green alone
+        const image = new ImageData(one.width, HIGH);
+        image.data.forEach((_, n) => {
+          const place = WIDE * Math.floor((n >> 2) / one.width) + (n >> 2) % one.width;
+          const [r, g, cue] = [1, 2, 3].map((channel) => (only && only !== channel ? 0 : x[(channel - 1) * PLACES + place]));
+          const taken = [g + Math.max(cue, 0), r + Math.max(cue, 0), r + g + Math.max(-cue, 0), 0][n % 4];
+          image.data[n] = 255 * (1 - taken); // clamped
+        });
+        one.getContext("2d").putImageData(image, 0, 0);
       });
-      canvas.getContext("2d").putImageData(image, 0, 0);
-      canvas.setAttribute("aria-label", `a red ${red[at.number]} on a green ${green[at.number]}, with the strip at ${at.cue.toFixed(2)}`);
+      const names = [`a red ${red[at.number]}`, `a green ${green[at.number]}`];
+      digits.forEach(([, name], n) => { name.textContent = names[n]; });
+      canvas.setAttribute("aria-label", `${names.join(" on ")}, with the strip at ${at.cue.toFixed(2)}`);
     }
     function update() {
       const x = picture(at);
@@ -63,7 +69,7 @@
       const guess = argmax(found.logits);
       const which = { [green[at.number]]: "the green digit", [red[at.number]]: "the red digit" }[guess] ?? "which is neither digit";
       tell(`The network names ${guess}, ${which}. `
-        + (at.held ? "Its gates are held." : `Of the 16 gates behind the first convolution, ${found.gates[0].filter((gate) => gate > 0.5).length} are above one half.`));
+        + (at.held ? "Its gates stay as they were when you ticked the box." : `Of the 16 gates behind the first convolution, ${found.gates[0].filter((gate) => gate > 0.5).length} are above one half.`));
     }
     function set(changes) {
       Object.assign(at, changes);
@@ -76,19 +82,20 @@
     const hold = make("input", { type: "checkbox", onchange: () => set({ held: hold.checked ? found.gates : null }) });
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     element.append(
-      make("p", {}, "This network is trained as the chapter's is, on strips of −1 and +1 alone. Move the strip from blue towards yellow."),
+      make("p", {}, "This network is trained as the chapter's is, on strips of −1 and +1 alone. Two digits lie on one another in its picture. Move the strip from blue towards yellow."),
+      make("div", { class: "live-digits" }, ...digits.map((parts) => make("div", {}, ...parts))),
       make("div", { class: "live-picture" }, canvas),
       make("div", { class: "live-sliders" }, strip.label),
       make("div", { class: "live-row" }, button("Turn the strip round", () => set({ cue: -at.cue })),
         button("Another picture", () => { const number = (at.number + 1) % cues.length; set({ number, cue: cues[number] }); }),
-        make("label", {}, hold, " hold the gates")),
+        make("label", {}, hold, " keep the gates as they are now")),
       ...parts,
       make("p", {}, "Gates behind the first convolution, from 0 to 1, a bar for each channel: at the left the filters that favour green, at the right those that favour red, and in grey two that favour neither"),
       bars,
-      make("p", {}, "Which gates turn with the answer? And who decides, if you hold the gates and move the strip again?"),
+      make("p", {}, "Which gates turn with the answer? And who decides, if you keep the gates and move the strip again?"),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
         "For this picture at −0.1, and for all 40 of them but one, whose red 2 it misreads, somewhere between −0.35 and 0.2. There most of these gates cross over. "
-        + "With the gates held, the strip decides nothing any more: the answer stays, whatever its colour.")));
+        + "With the gates kept, the strip decides nothing any more: the answer stays, whatever its colour.")));
     Object.assign(element, { look: (x, held) => run(p, shaped(Float32Array.from(x), 3, HIGH, WIDE), held), picture });
     update();
   });
