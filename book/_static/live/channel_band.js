@@ -37,7 +37,7 @@
         return make("td", { style: `--c: ${hue}` }, make("span", { class: "live-hidden" }, weight));
       });
       return make("tr", {}, make("th", { scope: "row" }, angle(channel)), ...cells,
-        make("td", {}, squeeze[channel].toFixed(2)), make("td", {}, make("b", {}, found.gates[channel].toFixed(2))));
+        make("td", {}, squeeze[channel].toFixed(3)), make("td", {}, make("b", {}, found.gates[channel].toFixed(2))));
     }
     function update() {
       const found = look(squeeze, at);
