@@ -160,8 +160,9 @@ class CBAM(Module):
 
     New channel gates are near 0.5, and a new mask is 0.5 on average while training, so that a new
     CBAM multiplies its input by about 0.25. In a network that is trained already, start both gates
-    at exactly 0.5, by weights of 0 in channel.fc2 and in spatial.conv.bn, and multiply the layer
-    before by 4; or open both gates by their biases.
+    at exactly 0.5, by weights of 0 in channel.fc2 and in spatial.conv.bn, and multiply by 4 the
+    batch normalisation directly before, or the weight of the convolution that reads the output; or
+    open both gates by their biases.
 
     >>> layer = CBAM(channels=64)
     >>> x = torch.randn(2, 64, 8, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -251,6 +252,19 @@ def test_the_second_mask_follows_the_digit_into_a_corner(page: Visit) -> None:
     assert (second > 0.5).sum() == 7 and (first > 0.5).sum() == 2
     assert usual.max() < 0.055
     assert 0.36 < second.min() < 0.38 and 0.96 < second.max() < 0.98
+
+
+@of("digit_masks")
+def test_each_map_says_from_which_number_to_which_it_is_drawn(page: Visit) -> None:
+    here, _, _ = parts(page, "digit_masks")
+    drawn = lambda: here.get_by_text(re.compile(r"\(dark\) to .* \(yellow\)")).all_text_contents()  # noqa: E731
+    here.get_by_role("button", name="The original picture").click()
+    mask, average = drawn()
+    large = figure(page, "digit_masks", "e => [...e.look(e.at.places).large]")
+    assert f"mask 2: {min(large):.2f} (dark) to {max(large):.2f} (yellow)" in mask
+    assert "0.55 (dark) to 0.71 (yellow)" in average
+    here.get_by_role("button", name="Digit to a corner").click()
+    assert drawn()[0] != mask and drawn()[1] == average
 
 
 @of("digit_masks")

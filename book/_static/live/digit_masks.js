@@ -69,6 +69,7 @@
     const canvas = (side, label) => make("canvas", { width: side, height: side, role: "img", "aria-label": label });
     const photo = canvas(SIDE, "the picture");
     const views = ["mask 2", "the average of mask 2"].map((name) => canvas(10 * SIDE, name));
+    const captions = views.map(() => make("span", {}));
     function look(places) {
       const laid = lay(drawn(), places);
       const { masks, logits } = run(p, laid.picture);
@@ -100,6 +101,8 @@
       [found.large, average].forEach((large, n) => {
         const pen = views[n].getContext("2d");
         const [low, high] = [Math.min(...large), Math.max(...large)]; // each map for itself, as it is scored
+        captions[n].textContent = `${["mask 2", "its average over many pictures, always the same"][n]}: ${low.toFixed(2)} (dark) to ${high.toFixed(2)} (yellow)`
+          + (n ? "" : "; ink of the digit orange, of pieces white");
         large.forEach((value, i) => {
           const [x, y] = [10 * (i % SIDE), 10 * Math.floor(i / SIDE)];
           pen.fillStyle = viridis((value - low) / (high - low));
@@ -133,7 +136,7 @@
       make("p", {}, "Digits usually lie in the middle; here the pieces do. Drag the digit (orange frame) and the pieces (blue), or move them by the arrow keys: "
         + "does mask 2 follow the digit?"),
       make("div", { class: "live-views live-three" }, titled(make("div", { class: "live-stage" }, photo, ...handles), "the picture"),
-        ...views.map((view, n) => titled(view, ["mask 2; ink of the digit orange, of pieces white", "its average over many pictures, always the same"][n]))),
+        ...views.map((view, n) => make("div", {}, view, captions[n]))),
       make("div", { class: "live-row" }, score, button("Digit to a corner, pieces to the middle", () => start(at.number, MIDDLE)),
         button("The original picture", () => start(at.number, all.places[at.number])),
         button("Another picture", () => { const next = (at.number + 1) % all.labels.length; start(next, all.places[next]); })),
