@@ -495,6 +495,33 @@ def test_the_bars_lie_on_a_logarithmic_axis(page, drawn) -> None:
     here.get_by_role("radio", name="multiply-adds").check()
 
 
+TIMES = """e => [...e.querySelectorAll(".live-costs i")].map(bar => {
+    const {content, fontSize, width} = getComputedStyle(bar, "::after");
+    const {left, right} = bar.getBoundingClientRect();
+    const room = bar.dataset.long === "true" ? right - left
+        : bar.parentElement.getBoundingClientRect().right - right;
+    return [content, parseFloat(fontSize), room - parseFloat(width)];
+})"""
+
+
+@pytest.mark.parametrize("pixels", [360, 1440])
+def test_a_bar_says_how_many_times_those_of_se_it_is(page, pixels) -> None:
+    here, _, _ = parts(page, "cost_explorer")
+    here.get_by_role("radio", name="multiply-adds").check()
+    side = here.get_by_role("slider", name="side of the map")
+    with width(page, pixels):
+        for at in range(8):
+            side.fill(str(at))
+            said = figure(page, "cost_explorer", TIMES)
+            assert all(size >= 12 and room >= 8 for _, size, room in said)  # 8: its padding
+        side.fill("5")
+        texts = [text.strip('"') for text, _, _ in figure(page, "cost_explorer", TIMES)]
+        assert texts == ["63,500 ×", "1 ×", "0.156 ×", "11.4 ×", "3 ×"]
+        here.get_by_role("radio", name="time").check()  # where three bars have no one factor
+        assert {text for text, _, _ in figure(page, "cost_explorer", TIMES)} == {"none"}
+        here.get_by_role("radio", name="multiply-adds").check()
+
+
 SLIDERS = {  # how it is called, and in what the table changes when it is moved
     "channels C": "parameters",
     "side of the map": "bytes",

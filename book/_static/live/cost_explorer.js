@@ -112,8 +112,10 @@
       const share = (number) => Math.max(0, (Math.log10(number) - low) / (high - low));
       const ticks = [0, 3, 6, 9, 12].filter((power) => power >= low && power <= high);
       bars.style.setProperty("--n", high - low);
+      // On this axis a bar of 63,500 times looks three times as long, so the factor stands in the picture.
+      const times = ({ products }, value) => (key.hidden ? { "data-times": `${short(rounded(products / layers[1][1].products))} ×`, "data-long": share(value) > 0.5 } : {});
       bars.replaceChildren(...layers.map(([name, layer]) => make("div", {}, make("span", {}, name),
-        make("span", { class: "live-level" }, ...values(layer).map((value) => make("i", { style: `--g:${share(value)}` }))),
+        make("span", { class: "live-level" }, ...values(layer).map((value) => make("i", { style: `--g:${share(value)}`, ...times(layer, value) }))),
         make("b", {}, written(Math.max(...values(layer)))))),
       make("div", { "aria-hidden": "true" }, make("span"), make("span", { class: "live-ticks" }, ...ticks.map((power) =>
         make("span", { style: `left:${100 * share(10 ** power)}%` }, written(10 ** power))))));
@@ -124,12 +126,12 @@
       make("div", {}, ...more, make("details", {}, make("summary", {}, "The answer"), make("p", {}, answer)))];
     const questions = {
       "multiply-adds": asked(
-        "Make the map's side twice as long, 56 places. How many times does attention's work grow, and how many times that of SE? Guess, then move the slider. (On the axis each line is ten times the one before.)",
-        "Attention's grows 11.3 times, from 520 M to 5.86 G: there are four times as many places, so the projections grow 4 times, comparing and averaging 16 times. That of SE stays as it was."),
+        "Make the map's side twice as long, 56 places. How many times do attention's multiply-adds grow, and how many times those of SE? Guess, then move the slider. (On the axis each line is ten times the one before; at a bar stands how many times SE's it is.)",
+        "Attention's grow 11.3 times, from 520 M to 5.86 G: there are four times as many places, so the projections grow 4 times, comparing and averaging 16 times. SE's stay as they were, because its matrices see means alone. But its two passes over the map, which are not counted here, grow 4 times."),
       "least time": asked(
         "Each layer has three bars, and takes at least as long as the longest, whose time stands beside it. On two cores attention takes far longer than SE. On an H100, a GPU of data centres, too? Guess, then press its button.",
         "Not for a single picture, by this model, which gives each layer the least time that its speeds allow. On two cores attention's least time is 255 times that of SE, because SE waits for its map to be moved. "
-        + "On an H100 both would wait until their operators are launched, 5 of attention and 7 of SE, so the ratio is 0.714. At a batch of 32 attention is behind there, too: the ratio is 14.3 (in float32, without tensor cores; in bf16 with them, by the same model, it is about 1). No H100 was run, so none is a measured time.",
+        + "On an H100 both would wait until their operators are launched, 5 of attention and 7 of SE, so the ratio is 0.714. At a batch of 32 attention is behind there, too: the ratio is 14.3 (in float32, without tensor cores; in bf16 with them, by the same model, about 1, or 1.3 if bytes are counted by each operator). No H100 was run, so none is a measured time.",
         make("div", { class: "live-row" }, "Machine:", ...Object.entries(MACHINES).map(([name, machine]) =>
           make("button", { type: "button", onclick: () => { set(machine); say(); } }, name)))),
     };
