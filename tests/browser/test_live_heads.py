@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import gzip
-import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -14,7 +12,7 @@ import torch
 
 from attnbook.studies import heads as studied
 
-from .conftest import ROOT, Visit
+from .conftest import Visit
 from .test_live import figure
 
 CHAPTER = "book/multi_head_attention"
@@ -192,13 +190,3 @@ def test_what_the_page_weighs():
     """210 kB gzipped a page for its live figures."""
     shared = {"live.js", "live.css", "two_places.js", "heads.js", "heads.weights.js"}
     assert sum(len(gzip.compress((live.FOLDER / name).read_bytes())) for name in shared) < 210_000
-
-
-def test_chapter_2_shows_the_weights_that_are_stored_here():
-    notebook = json.loads((ROOT / "book" / "self_attention.ipynb").read_text(encoding="utf-8"))
-    sources = ["".join(cell["source"]) for cell in notebook["cells"]]
-    [row] = re.findall(r"^swapped = (\[.+?\])", "\n".join(sources), re.MULTILINE)
-    state, extra = live.read("heads")
-    place = extra["tokens"][1].index("bites")
-    expected = state["sentence 1"][0, 1, place].tolist()  # layer 1, head 2
-    assert ast.literal_eval(row) == pytest.approx(expected, abs=0.0051)
