@@ -96,7 +96,7 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Each square is a head, the brighter the more its words read the word before. The dog bites the man, and below the squares you see all weights of layer 6, head 12. "
+      make("p", {}, "Each square is a head, the brighter the more its words read the word before. The sentence is now “The dog bites the man.”; below the squares you see all weights of layer 6, head 12. "
         + "Let the man bite the dog, then choose other heads: does one know who bites?"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
