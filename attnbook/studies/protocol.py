@@ -129,8 +129,9 @@ def compare(runs: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
     else:
         edge = stats.t.ppf(0.975, n - 1)
         p = 2 * stats.t.sf(abs(gaps.mean().item()) / error, n - 1)
-        power = lambda size: stats.nct.sf(edge, n - 1, size) - 0.8  # noqa: E731
-        smallest = optimize.brentq(power, 0, 100) * error
+        smallest = (
+            optimize.brentq(lambda size: stats.nct.sf(edge, n - 1, size) - 0.8, 0, 100) * error
+        )
     numbers = {"mean": center, "half": half, "p": p, "smallest": smallest}
     return {name: float(f"{number:.4g}") for name, number in numbers.items()} | {"seeds": n}
 

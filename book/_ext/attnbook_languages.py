@@ -142,7 +142,7 @@ def translate_theme(app: Sphinx, exception: Exception | None) -> None:
         text = path.read_text(encoding="utf-8")
         said = re.sub(pattern, lambda match: f'{match[1]}{THEME[match[2]]}"', text)
         said = re.sub(
-            rf">(显示|隐藏)({'|'.join(FOLDED)})<",
+            rf">((?:显示|隐藏)(?:后文的)?)({'|'.join(FOLDED)})<",
             lambda match: f">{match[1]}{FOLDED[match[2]]}<",
             said,
         )

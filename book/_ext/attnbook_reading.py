@@ -1,10 +1,11 @@
-"""What makes a page easier to read: verdicts fit a phone, buttons need no menu."""
+"""What makes a page easier to read: verdicts fit a phone, buttons need no menu, folds say why."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from attnbook_site import chinese
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -20,6 +21,18 @@ def mark_verdicts(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         if columns[-2:] not in VERDICTS:
             continue
         table["classes"].append("verdicts")
+
+
+def name_preparations(app: Sphinx, doctree: nodes.document) -> None:
+    """Let the fold of a cell that prints nothing say that later cells use it.
+
+    A bare "Show code" between two paragraphs reads as if a figure had been lost.
+    """
+    prepares = "后文的{type}" if chinese(app) else "{type} for later cells"
+    for cell in doctree.findall(nodes.container):
+        if cell.get("hide_mode") == "input" and cell[-1].get("nb_element") == "cell_code_source":
+            for prompt in ("prompt_show", "prompt_hide"):
+                cell[prompt] = cell[prompt].replace("{type}", prepares)
 
 
 def _plain(node: nodes.Node | None) -> str:
@@ -52,6 +65,7 @@ def empty_heads(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect these steps to Sphinx."""
+    app.connect("doctree-read", name_preparations)
     app.connect("doctree-resolved", mark_verdicts)
     app.connect("html-page-context", empty_heads)
     app.connect("html-page-context", unfold_menus_of_one, priority=950)

@@ -34,7 +34,7 @@ def mend_body(
         flags=re.DOTALL,
     )
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
-    context["body"] = body = re.sub(r">(Show|Hide) source<", r">\1 code<", body)
+    context["body"] = body = re.sub(r">(Show|Hide) source\b", r">\1 code", body)
     if chinese(app):
         return
     context["body"] = re.sub(

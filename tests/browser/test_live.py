@@ -59,9 +59,11 @@ def figure(visit: Visit, name: str, script: str, *arguments: Any) -> Any:
 
 def test_live_figures_take_the_place_of_the_stored_ones_but_on_paper(page):
     outputs = ".cell_output:has(+ attn-live), .cell_output:has(+ * attn-live)"
-    seen = lambda: page.page.eval_on_selector_all(  # noqa: E731
-        outputs, "all => all.map(e => e.checkVisibility())"
-    )
+
+    def seen():
+        script = "all => all.map(e => e.checkVisibility())"
+        return page.page.eval_on_selector_all(outputs, script)
+
     assert seen() == [False, False, False]
     page.page.emulate_media(media="print")
     assert seen() == [True, True, True]
@@ -177,9 +179,10 @@ def test_the_slider_is_moved_by_keys(page):
     here = page.page.locator(FIGURES["square_root"])
     assert here.get_by_label("temperature").count() == 0
     told = here.locator(".live-told")
-    numbers = lambda pattern: [  # noqa: E731
-        float(re.search(pattern, said)[1]) for said in told.all_text_contents()
-    ]
+
+    def numbers(pattern):
+        return [float(re.search(pattern, said)[1]) for said in told.all_text_contents()]
+
     assert "256" in here.locator("label").first.text_content()
     sharp, soft = numbers(r"derivatives: (\d\.\d+)")  # what the root is for is seen at once
     assert sharp < soft / 2
@@ -204,10 +207,13 @@ def test_the_slider_is_moved_by_keys(page):
 
 def test_the_temperature_is_moved_by_keys_and_mouse(page):
     here = page.page.locator(FIGURES["temperature"])
-    largest = lambda: [  # noqa: E731
-        float(re.search(r"weights: (\d\.\d+)", said)[1])
-        for said in here.locator(".live-told").all_text_contents()
-    ]
+    told = here.locator(".live-told")
+
+    def largest():
+        return [
+            float(re.search(r"weights: (\d\.\d+)", said)[1]) for said in told.all_text_contents()
+        ]
+
     heat = here.get_by_label("temperature")
     at_first = largest()
     assert at_first[0] > 0.9

@@ -209,10 +209,11 @@ def test_a_mouse_looks_at_a_place_and_a_click_chooses_it(page) -> None:
     output = here.get_by_label("the output", exact=True)
     output.scroll_into_view_if_needed()
     box = output.bounding_box()
-    at = lambda row, column: (  # noqa: E731
-        box["x"] + box["width"] * (column + 0.5) / WIDE,
-        box["y"] + box["height"] * (row + 0.5) / HIGH,
-    )
+
+    def at(row, column):
+        right, down = (column + 0.5) / WIDE, (row + 0.5) / HIGH
+        return box["x"] + box["width"] * right, box["y"] + box["height"] * down
+
     before = spoken.text_content()
     page.page.mouse.move(*at(1, 12))
     assert told.text_content().startswith("Place (2, 13) is made of 9 places")

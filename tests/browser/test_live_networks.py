@@ -257,14 +257,15 @@ def test_the_second_mask_follows_the_digit_into_a_corner(page: Visit) -> None:
 @of("digit_masks")
 def test_each_map_says_from_which_number_to_which_it_is_drawn(page: Visit) -> None:
     here, _, _ = parts(page, "digit_masks")
-    drawn = lambda: here.get_by_text(re.compile(r"\(dark\) to .* \(yellow\)")).all_text_contents()  # noqa: E731
+    scales = here.get_by_text(re.compile(r"\(dark\) to .* \(yellow\)"))
     here.get_by_role("button", name="The original picture").click()
-    mask, average = drawn()
+    mask, average = scales.all_text_contents()
     large = figure(page, "digit_masks", "e => [...e.look(e.at.places).large]")
     assert f"mask 2: {min(large):.2f} (dark) to {max(large):.2f} (yellow)" in mask
     assert "0.55 (dark) to 0.71 (yellow)" in average
     here.get_by_role("button", name="Digit to a corner").click()
-    assert drawn()[0] != mask and drawn()[1] == average
+    moved, same = scales.all_text_contents()
+    assert moved != mask and same == average
 
 
 @of("digit_masks")

@@ -259,10 +259,14 @@ def test_a_place_is_chosen_by_keys_and_by_pointer(page: Visit) -> None:
     photo = here.get_by_label("the photograph")
     photo.scroll_into_view_if_needed()
     box = photo.bounding_box()
-    at = lambda row, column: (  # noqa: E731
-        box["x"] + box["width"] * (column + 0.5) / 225, box["y"] + box["height"] * (row + 0.5) / 150
-    )  # fmt: skip
-    numbers = lambda: [float(n) for n in re.findall(r"\d+\.\d+", told.text_content())]  # noqa: E731
+
+    def at(row: int, column: int) -> tuple[float, float]:
+        right, down = (column + 0.5) / 225, (row + 0.5) / 150
+        return box["x"] + box["width"] * right, box["y"] + box["height"] * down
+
+    def numbers() -> list[float]:
+        return [float(number) for number in re.findall(r"\d+\.\d+", told.text_content())]
+
     *_, mask, mean, most = numbers()  # it starts where no edge is, and the mask is open
     assert mask > 0.9 and mean < 0.03 and most < 0.03
     page.page.mouse.move(*at(20, 200))

@@ -247,6 +247,15 @@ def test_a_fold_opens_at_a_key(visit: Visit, tag: str, fold: str, folded: str) -
         assert folds.first.locator(folded).first.is_visible()
 
 
+def test_a_fold_without_an_output_says_what_its_code_is_for(visit: Visit) -> None:
+    cells = visit.page.locator("main .cell.tag_hide-input")
+    later = ("显示后文的代码", "Show code for later cells")[not visit.name.startswith("zh/")]
+    for cell in cells.all():
+        said = cell.locator("summary p.collapsed").first.text_content()
+        alone = cell.locator(".cell_output, attn-live").count() == 0
+        assert (said == later) == alone, said
+
+
 def test_pictures_have_words(visit: Visit) -> None:
     for image in visit.page.locator("article img").all():
         alt = image.get_attribute("alt") or ""

@@ -91,30 +91,31 @@
         shown.textContent = at[name].toLocaleString("en-US");
         control.setAttribute("aria-valuetext", shown.textContent);
       }
-      const layers = Object.entries(count(at));
-      draw(layers, ...MEASURES[at.drawn]);
+      const counts = count(at);
+      const layers = Object.entries(counts);
+      draw(counts, ...MEASURES[at.drawn]);
       for (const [drawn, asked] of Object.entries(questions)) for (const part of asked) part.hidden = drawn !== at.drawn;
       body.replaceChildren(...Object.entries(ROWS).map(([name, written]) => make("tr", {}, make("th", { scope: "row" }, name),
         ...layers.map(([, layer]) => make("td", {}, written(layer))))));
-      const [[, attention], [, se]] = layers;
+      const { attention, SE } = counts;
       const ratio = (ours, theirs) => rounded(ours / theirs).toLocaleString("en-US");
       const limits = [...new Set(layers.map(([, layer]) => layer.waits))];
       const waiting = limits.map((limit) => {
         const names = layers.flatMap(([name, layer]) => (layer.waits === limit ? [name] : []));
         return `${limits.length === 1 ? "all five" : list(names)} ${names.length > 1 ? "wait" : "waits"} for ${LIMITS[limit]}`;
       }).join("; ");
-      const timed = `, and ${ratio(Math.max(...attention.times), Math.max(...se.times))} times its time. ${waiting[0].toUpperCase()}${waiting.slice(1)}`;
-      tell(`Attention takes ${short(attention.products)} multiply-adds, ${ratio(attention.products, se.products)} times those of SE`
+      const timed = `, and ${ratio(Math.max(...attention.times), Math.max(...SE.times))} times its time. ${waiting[0].toUpperCase()}${waiting.slice(1)}`;
+      tell(`Attention takes ${short(attention.products)} multiply-adds, ${ratio(attention.products, SE.products)} times those of SE`
         + `${at.drawn === "least time" ? timed : ""}.`);
     }
-    function draw(layers, values, written, low, high) {
-      key.hidden = values(layers[0][1]).length < 2;
+    function draw(counts, values, written, low, high) {
+      key.hidden = values(counts.SE).length < 2;
       const share = (number) => Math.max(0, (Math.log10(number) - low) / (high - low));
       const ticks = [0, 3, 6, 9, 12].filter((power) => power >= low && power <= high);
       bars.style.setProperty("--n", high - low);
       // On this axis a bar of 63,500 times looks three times as long, so the factor stands in the picture.
-      const times = ({ products }, value) => (key.hidden ? { "data-times": `${short(rounded(products / layers[1][1].products))} ×`, "data-long": share(value) > 0.5 } : {});
-      bars.replaceChildren(...layers.map(([name, layer]) => make("div", {}, make("span", {}, name),
+      const times = ({ products }, value) => (key.hidden ? { "data-times": `${short(rounded(products / counts.SE.products))} ×`, "data-long": share(value) > 0.5 } : {});
+      bars.replaceChildren(...Object.entries(counts).map(([name, layer]) => make("div", {}, make("span", {}, name),
         make("span", { class: "live-level" }, ...values(layer).map((value) => make("i", { style: `--g:${share(value)}`, ...times(layer, value) }))),
         make("b", {}, written(Math.max(...values(layer)))))),
       make("div", { "aria-hidden": "true" }, make("span"), make("span", { class: "live-ticks" }, ...ticks.map((power) =>
