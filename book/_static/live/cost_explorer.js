@@ -127,8 +127,8 @@
       make("div", {}, ...more, make("details", {}, make("summary", {}, "The answer"), make("p", {}, answer)))];
     const questions = {
       "multiply-adds": asked(
-        "Make the map's side twice as long, 56 places. How many times do attention's multiply-adds grow, and how many times those of SE? Guess, then move the slider. (On the axis each line is ten times the one before; at a bar stands how many times SE's it is.)",
-        "Attention's grow 11.3 times, from 520 M to 5.86 G: there are four times as many places, so the projections grow 4 times, comparing and averaging 16 times. SE's stay as they were, because its matrices see means alone. But its two passes over the map, which are not counted here, grow 4 times."),
+        "Make the side of the map twice as long, 56 places. By what factor do attention's multiply-adds grow, and by what factor those of SE? Guess, then move the slider. (Each line of the axis stands for ten times the one before it. The number at a bar says how many times SE's multiply-adds it is.)",
+        "Attention's multiply-adds grow 11.3 times, from 520 M to 5.86 G. There are four times as many places, so its projections grow 4 times, and comparing and averaging grow 16 times. SE's multiply-adds stay as they were, because its matrices see only the means. But SE also goes over the map twice, which is not counted here, and that grows 4 times."),
       "least time": asked(
         "Each layer has three bars, and takes at least as long as the longest, whose time stands beside it. On two cores attention takes far longer than SE. On an H100, a GPU of data centres, too? Guess, then press its button.",
         "Not for a single picture, by this model, which gives each layer the least time that its speeds allow. On two cores attention's least time is 255 times that of SE, because SE waits for its map to be moved. "
