@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,6 +74,38 @@ def test_torchvisions_weights_give_torchvisions_output_and_gradients(
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = random_image(device, 3, 24, 5, 7).to(memory_format=memory_format)
     assert_close(output_and_gradients(ours, x), output_and_gradients(theirs, x))
+
+
+# One layer of a network, its prefix in the state_dict, and the functions that it needs.
+NETWORKS = {
+    "timm: efficientnet_b0": ("blocks.1.0.se.", {"act": F.silu}),
+    "timm: seresnet50": ("layer1.0.se.", {}),
+    "timm: regnety_002": ("s1.b1.se.", {}),
+    "torchvision: efficientnet_b0": ("features.2.0.block.2.", {"act": F.silu}),
+    "torchvision: mobilenet_v3_small": ("features.1.block.1.", {"gate_act": F.hardsigmoid}),
+}
+
+
+@pytest.mark.parametrize("which", NETWORKS)
+def test_chapter_5_takes_a_layer_out_of_a_networks_weights(torchvision, which):
+    library, name = which.split(": ")
+    if library == "timm":
+        theirs = pytest.importorskip("timm").create_model(name)
+    else:
+        theirs = getattr(pytest.importorskip("torchvision.models"), name)()
+    chapter = Path(__file__).parents[1] / "book" / "squeeze_excitation.ipynb"
+    cells = ["".join(cell["source"]) for cell in json.loads(chapter.read_text("utf-8"))["cells"]]
+    code = [cell for cell in cells if "class SEBlock" in cell or "def gate_weights" in cell]
+    names = {"nn": nn, "F": F, "torch": torch}
+    exec("\n".join(code), names)
+    prefix, functions = NETWORKS[which]
+    layer = theirs.get_submodule(prefix.removesuffix("."))
+    state = names["gate_weights"](theirs.state_dict(), prefix)
+    hidden, channels = state["fc1.weight"].shape[:2]
+    ours = names["SEBlock"](channels, hidden_channels=hidden, **functions)
+    ours.load_state_dict(state, strict=True)
+    x = torch.randn(2, channels, 5, 7)
+    assert_close(ours(x), layer(x))
 
 
 # Against the formula

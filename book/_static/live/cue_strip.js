@@ -82,7 +82,7 @@
     const hold = make("input", { type: "checkbox", onchange: () => set({ held: hold.checked ? found.gates : null }) });
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     element.append(
-      make("p", {}, "This network is trained as the chapter's is, on strips of −1 and +1 alone. Two digits lie on one another in its picture. Move the strip from blue towards yellow."),
+      make("p", {}, "This network has gates and learned from strips of −1 and +1 alone. Move the strip from blue towards yellow."),
       make("div", { class: "live-digits" }, ...digits.map((parts) => make("div", {}, ...parts))),
       make("div", { class: "live-picture" }, canvas),
       make("div", { class: "live-sliders" }, strip.label),
@@ -90,7 +90,7 @@
         button("Another picture", () => { const number = (at.number + 1) % cues.length; set({ number, cue: cues[number] }); }),
         make("label", {}, hold, " keep the gates as they are now")),
       ...parts,
-      make("p", {}, "Gates behind the first convolution, from 0 to 1, a bar for each channel: at the left the filters that favour green, at the right those that favour red, and in grey two that favour neither"),
+      make("p", {}, "Each bar is the gate of one channel behind the first convolution, from 0 to 1. Green bars belong to filters that favour green, red bars to filters that favour red, and the two grey bars to filters that favour neither."),
       bars,
       make("p", {}, "Which gates turn with the answer? And who decides, if you keep the gates and move the strip again?"),
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
