@@ -48,18 +48,18 @@ def test_the_score_is_largest_right_after_the_query(page):
     assert (scores[18:21].diff() > 0).all() and (scores[21:25].diff() < 0).all()
 
 
-def test_the_figure_starts_with_the_man_of_the_example_and_names_the_leads(page):
-    start = figure(page, "rotary_hands", "e => e.look({query: 1, key: 2}).products")
+def test_the_figure_starts_with_the_look_alike_of_the_text_and_names_the_leads(page):
+    start = figure(page, "rotary_hands", "e => e.look({query: 6, key: 1}).products")
     here = page.page.locator("attn-live[name=rotary_hands]")
     shown = here.locator(".live-dial").all_inner_texts()
     for text, name, product, lead in zip(
         shown, ("first", "second", "third"), start[:3], ("1.00", "0.32", "0.10"), strict=True
     ):
         assert text.split("\n") == [f"{name} pair", f"lead {lead}", f"cosine {product:.2f}"]
-    assert "cosine 1.00" in shown[0]
+    assert "cosine 0.96" in shown[0] and "cosine -0.32" in shown[1]
 
 
-def test_the_dot_rides_on_the_curve_of_the_sum_and_starts_at_its_top(page):
+def test_the_dot_rides_on_the_curve_of_the_sum_and_starts_at_the_look_alike(page):
     here = page.page.locator("attn-live[name=rotary_hands] .live-sum")
     points = here.locator("polyline").get_attribute("points").split()
     curve = {int(x): -float(y) / 2 for x, y in (point.split(",") for point in points)}
@@ -69,28 +69,29 @@ def test_the_dot_rides_on_the_curve_of_the_sum_and_starts_at_its_top(page):
         angles = ab.rotary_angles(torch.tensor([distance - 1.0]).double(), 16)
         assert curve[distance] == pytest.approx(angles.cos().sum().item(), abs=1e-9)
     dot = {axis: here.locator("circle").get_attribute(f"c{axis}") for axis in "xy"}
-    assert float(dot["x"]) == 1 and -float(dot["y"]) / 2 == pytest.approx(8)
+    assert float(dot["x"]) == -5 and -float(dot["y"]) / 2 == pytest.approx(6.44, abs=5e-3)
 
 
 def test_with_the_distance_locked_the_score_stands_still(page):
     here = page.page.locator("attn-live[name=rotary_hands]")
     told = here.locator(".live-told")
-    assert "1 position after the query" in told.text_content()  # the man of the example
+    assert "5 positions before the query" in told.text_content()  # the look-alike of the text
     key = here.get_by_label("position of the key")
     key.focus()
-    for _ in range(3):
+    for _ in range(6):
         page.page.keyboard.press("ArrowRight")
-    assert "4 positions after the query" in told.text_content()
+    assert "1 position after the query" in told.text_content()
+    assert "8.00 of 8" in told.text_content()
     before = told.text_content()
     here.get_by_label("lock the distance").check()
     query = here.get_by_label("position of the query")
     query.focus()
     for _ in range(5):
         page.page.keyboard.press("ArrowRight")
-    assert (query.input_value(), key.input_value()) == ("6", "10")
+    assert (query.input_value(), key.input_value()) == ("11", "12")
     assert told.text_content().startswith(before)
     query.press("End")  # the key is at the end of the line before the query is
-    assert query.input_value() == "36"
+    assert query.input_value() == "39"
     here.get_by_label("lock the distance").uncheck()
     query.press("Home")
     assert "40 positions after" in told.text_content()

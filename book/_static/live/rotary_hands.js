@@ -16,7 +16,7 @@
   }
 
   figure("rotary_hands", [], (element) => {
-    const at = { query: 1, key: 2, locked: false };
+    const at = { query: 6, key: 1, locked: false }; // the look-alike, six places before the aim
 
     function look({ query, key }) {
       const angles = PACE.map((pace) => [(query + 1) * pace, key * pace]);
