@@ -20,10 +20,10 @@ from .test_live import figure
 pytestmark = [pytest.mark.book, pytest.mark.xdist_group("book/self_attention")]
 
 START = {
-    "x": [[1, 0, 1], [0, 1, 1]],
-    "q": [[0, 0, 0, 4], [1, 0, 0, 0], [0, 0, 0, 0]],
-    "k": [[2, 0, 0, 1], [0, 2, 0, 0], [0, 0, 0, 0]],
-    "v": [[4, 0, 0, 2], [0, 4, 0, 0], [0, 0, 1, 0]],
+    "x": [[1, 0, 0, 0], [0, 1, 0, 0]],
+    "q": [[2, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+    "k": [[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0]],
+    "v": [[4, 0, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0], [0, 0, 0, 0]],
 }
 RANDOM = random.Random(0)
 SETTINGS = [
@@ -51,7 +51,7 @@ def test_two_words_are_what_the_package_makes_of_them(page: Visit) -> None:
     every = [START | {"causal": False}, *SETTINGS]
     found = figure(page, "two_words", "(e, all) => all.map(e.look)", every)
     for settings, ours in zip(every, found, strict=True):
-        layer = ab.SelfAttention(3, head_dim=4, bias=False, is_causal=settings["causal"]).double()
+        layer = ab.SelfAttention(4, bias=False, is_causal=settings["causal"]).double()
         for name, projection in zip("qkv", (layer.q_proj, layer.k_proj, layer.v_proj), strict=True):
             projection.weight.data = torch.tensor(settings[name]).double().T
         output, weights = layer.attend(torch.tensor(settings["x"]).double())
@@ -67,10 +67,9 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert told.text_content() == (
         "Dog takes 0.88 of itself and 0.12 of bites. Bites takes 0.27 of itself and 0.73 of dog."
     )
-    words, asked = ["dog", "bites"], ["animal", "action", "word", "alive"]
-    of_words = ["animal", "action", "1"]
-    rows = [of_words, words] * 2 + [words] + [of_words, words] + [words] * 3
-    columns = [asked] * 4 + [of_words] + [asked] * 2 + [words] * 2
+    words, asked = ["dog", "bites"], ["animal", "action", "cold", "teeth"]
+    rows = [asked, words] * 2 + [words] + [asked, words] + [words] * 3
+    columns = [asked] * 7 + [words] * 2
     tables = here.locator("table")
     for n, (row, column) in enumerate(zip(rows, [*columns, asked], strict=True)):
         for scope, names in (("row", row), ("col", column)):
@@ -95,7 +94,7 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert field.get_attribute("aria-invalid") == "true"
     here.get_by_role("button", name="WK for both").click()
     keys = [[here.get_by_label(f"W^{m}, row {i}, column {j}").input_value() for m in "QK"]
-            for i in of_words for j in asked]  # fmt: skip
+            for i in asked for j in asked]  # fmt: skip
     assert all(q == k for q, k in keys)
     here.get_by_role("button", name="Start again").click()
     here.get_by_role("button", name="Swap the words").click()

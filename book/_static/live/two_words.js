@@ -2,14 +2,13 @@
 (function () {
   "use strict";
   const { figure, make, viridis } = window.attnbookLive;
-  const FEATURES = ["animal", "action", "1"]; // of a word
-  const ASKED = ["animal", "action", "word", "alive"]; // of a query, a key or a value
+  const FEATURES = ["animal", "action", "cold", "teeth"]; // of a word, a query, a key or a value
   const NAMES = { x: "X", q: "W^Q", k: "W^K", v: "W^V" };
   const START = {
-    x: [[1, 0, 1], [0, 1, 1]],
-    q: [[0, 0, 0, 4], [1, 0, 0, 0], [0, 0, 0, 0]],
-    k: [[2, 0, 0, 1], [0, 2, 0, 0], [0, 0, 0, 0]],
-    v: [[4, 0, 0, 2], [0, 4, 0, 0], [0, 0, 1, 0]],
+    x: [[1, 0, 0, 0], [0, 1, 0, 0]],
+    q: [[2, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+    k: [[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0]],
+    v: [[4, 0, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0], [0, 0, 0, 0]],
   };
   const copy = (matrix) => matrix.map((row) => [...row]);
   const turned = (a) => a[0].map((_, j) => a.map((row) => row[j]));
@@ -46,7 +45,7 @@
     function editable(id) {
       fields[id] = START[id].map((row, i) => row.map((_, j) => make("input", {
         type: "number", min: -9, max: 9, step: 1,
-        "aria-label": id === "x" ? `X, row ${i + 1}, ${FEATURES[j]}` : `${NAMES[id]}, row ${FEATURES[i]}, column ${ASKED[j]}`,
+        "aria-label": id === "x" ? `X, row ${i + 1}, ${FEATURES[j]}` : `${NAMES[id]}, row ${FEATURES[i]}, column ${FEATURES[j]}`,
         oninput: ({ target }) => {
           const valid = target.value !== "" && Math.abs(target.valueAsNumber) <= 9;
           target.setAttribute("aria-invalid", !valid);
@@ -55,26 +54,29 @@
         onchange: () => say(),
       })));
       const rows = fields[id].map((row, i) => make("tr", {}, id === "x" ? names[i] : make("th", { scope: "row" }, FEATURES[i]), ...row.map((field) => make("td", {}, field))));
-      return make("table", { class: `live-matrix live-${id}` }, make("caption", {}, title(id)), make("thead", {}, heading(id === "x" ? FEATURES : ASKED)), make("tbody", {}, ...rows));
+      return make("table", { class: `live-matrix live-${id}` }, make("caption", {}, title(id)), make("thead", {}, heading(FEATURES)), make("tbody", {}, ...rows));
     }
     function title(id) {
       return make("span", {}, ...(id === "x" ? ["X"] : ["W", make("sup", {}, id.toUpperCase())]));
     }
 
-    // A matrix that is computed; its cells are as bright as in the book's figures.
+    // A matrix that is computed. Queries, keys and values have the tints that they have in the
+    // chapter's figures, the others are as bright as in the book's figures.
     const shown = {};
     function result(id, caption) {
       shown[id] = make("tbody");
       return make("table", { class: `live-matrix live-${id[0]}` }, make("caption", {}, make("span", {}, caption)), shown[id]);
     }
-    function fill(body, matrix) {
-      const columns = matrix[0].length === at.words.length ? at.words : ASKED;
+    function fill(body, matrix, tinted) {
+      const columns = matrix[0].length === at.words.length ? at.words : FEATURES;
       const seen = matrix.flat().filter(Number.isFinite);
       const [least, most] = [Math.min(...seen), Math.max(...seen)];
       body.replaceChildren(heading(columns), ...matrix.map((row, i) => make("tr", {}, make("th", { scope: "row" }, at.words[i]),
         ...row.map((number) => {
           const share = most > least && number > least ? (number - least) / (most - least) : 0;
-          return make("td", { style: `background: ${viridis(share)}; color: ${share > 0.43 ? "#000" : "#fff"}` }, written(number));
+          const style = tinted ? `background: color-mix(in srgb, var(--kind) ${number === 0 ? 12 : 40}%, transparent)` :
+            `background: ${viridis(share)}; color: ${share > 0.43 ? "#000" : "#fff"}`;
+          return make("td", { style }, written(number));
         }))));
     }
 
@@ -84,7 +86,7 @@
     function update() {
       const found = look(at);
       names.forEach((name, i) => { name.textContent = at.words[i]; });
-      for (const [id, body] of Object.entries(shown)) fill(body, found[id]);
+      for (const [id, body] of Object.entries(shown)) fill(body, found[id], ["query", "key", "value"].includes(id));
       found.weights.forEach((row, i) => {
         const [taker, ...parts] = takers[i].children;
         taker.textContent = `${capital(at.words[i])} takes`;
