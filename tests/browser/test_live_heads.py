@@ -136,14 +136,14 @@ def test_the_page_has_the_weights_of_the_encoder():
 def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     here = page.page.locator("attn-live[name=heads]")
     pressed = here.locator(".live-heads [aria-pressed=true]")
-    assert pressed.get_attribute("aria-label").startswith("layer 6, head 12: ")
+    assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.93"
     assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid
     pressed.focus()
     page.page.keyboard.press("ArrowRight")
-    assert pressed.get_attribute("aria-label").startswith("layer 6, head 1: ")
+    assert pressed.get_attribute("aria-label") == "layer 1, head 3: 1.00"
     assert page.page.evaluate("document.activeElement.ariaPressed") == "true"
     told = here.locator(".live-told").text_content()
-    assert "Layer 6, head 1: words put" in told
+    assert told == "Layer 1, head 3: “bites” puts 1.00 on “dog”, who bites."
     assert here.locator("p[aria-live]").text_content() == told
     here.locator(".live-weights tbody tr").nth(3).hover()
     assert "“bites” reads " in here.locator(".live-told").text_content()
@@ -152,6 +152,8 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     for biter in ("dog", "man"):
         here.get_by_label(f"The {biter} bites the").check()
         assert here.locator(".live-weights tbody th").nth(1).text_content() == biter
+        told = here.locator(".live-told").text_content()
+        assert told == f"Layer 1, head 3: “bites” puts 1.00 on “{biter}”, who bites."
     here.get_by_text("Colour the heads").click()
     here.get_by_label("on the next word").check()
     here.locator(".live-heads button").nth(20).click()
@@ -165,24 +167,31 @@ def test_the_answer_below_the_heads_holds(page):
     most = [((words.argmax(-1) == 0).float().mean(-1) > 0.5).sum().item() for words in rows]
     found = re.findall(r"(\d+) of the 72 heads .* they are (\d+) and (\d+)\.", said)
     assert found == [tuple(map(str, most))]
-    for sentence, pair in ((0, (0.68, 0.64)), (1, (0.74, 0.64))):
-        tokens = extra["tokens"][sentence][1:-1]
-        dog, man = tokens.index("dog"), tokens.index("man")
-        rows = state[f"sentence {sentence}"][2, 7, 1:-1, 1:-1]
-        rows = rows / rows.sum(-1, keepdim=True)
-        assert rows[dog].argmax() == man and rows[man].argmax() == dog
-        found = rows[dog, man].item(), rows[man, dog].item()
-        assert found == pytest.approx(pair, abs=0.005)
-    for sentence, (biter, bitten, most, least) in enumerate(
-        (("dog", "man", 0.15, 0.04), ("man", "dog", 0.20, 0.04))
-    ):
+    on_biter, words_only = [], []
+    for sentence, biter in enumerate(("dog", "man", "dog")):
         tokens = extra["tokens"][sentence]
         rows = state[f"sentence {sentence}"][:, :, tokens.index("bites")]
-        assert tokens[rows[5, 11].argmax()] == "dog"
-        found = [rows[2, 10, tokens.index(word)].item() for word in (biter, bitten)]
-        assert found == pytest.approx([most, least], abs=0.005)
+        on_biter.append(rows[..., tokens.index(biter)])
+        words_only.append(on_biter[-1] / rows[..., 1:-1].sum(-1))
+        assert (tokens[rows[0, 2].argmax()] == biter) == (sentence < 2)
+        assert tokens.index(biter) < tokens.index("bites")
+    for on_it, hide in ((on_biter, False), (words_only, True)):
+        assert not (torch.stack(on_it) > 0.5).all(0).any()  # the rule
+        for sentence, expected in enumerate(on_it):
+            code = (
+                "(e, s) => Array.from({length: 6}, (_, layer) => Array.from({length: 12},"
+                " (_, head) => e.share({...s, layer, head})))"
+            )
+            settings = {"sentence": sentence, "share": "biter", "hide": hide}
+            found = torch.tensor(figure(page, "heads", code, settings))
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert [one.argmax().item() for one in on_biter[:2]] == [2, 2]  # layer 1, head 3
+    least = torch.stack(words_only).amin(0)
+    assert least.argmax() == 5  # layer 1, head 6
+    near = [one[0, 5].item() for one in words_only]
+    assert near == pytest.approx([0.71, 0.49, 0.56], abs=0.005)
     assert re.findall(r"\b0\.\d\d\b|\b\d\d\b", said) == [
-        *("12", "0.68", "0.64", "11", "0.15", "0.04", "0.20", "0.04", "56", "72", "55", "58")
+        *("0.71", "0.49", "0.56", "56", "72", "55", "58")
     ]
 
 
