@@ -471,7 +471,7 @@ BROKEN: dict[str, list[tuple[Break, str]]] = {
     "layers_have_their_length": [
         (swap(FILLER * 100, FILLER * 60), "first path has 1"),
         (swap(FILLER * 100, FILLER * 150), "its longest sections: 'One key wins' 2"),
-        (swap("## Exercises", "## Exercises\n\n" + FILLER * 330), "without solutions, more than"),
+        (swap("## Exercises", "## Exercises\n\n" + FILLER * 450), "without solutions, more than"),
         (swap(FILLER * 20, FILLER * 2), "'Half of a number', under"),
         (swap(FILLER * 20, FILLER * 40), "'Half of a number', under"),
         (alter(lambda nb: nb.cells.pop(9)), "5 figures"),
