@@ -282,7 +282,7 @@ def test_a_place_is_chosen_by_keys_and_by_pointer(page: Visit) -> None:
     # The answer: open by its window, shut alone.
     *_, mask, mean, most = numbers()
     assert mask > 0.9 and mean < 0.03 and most < 0.03
-    here.get_by_label("window k").focus()
+    here.get_by_label("window:").focus()
     page.page.keyboard.press("Home")
     *_, mask, mean, most = numbers()
     assert mask < 0.05

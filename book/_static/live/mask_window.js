@@ -75,7 +75,7 @@
       drag: ([across, down]) => go(Math.floor(down * HIGH), Math.floor(across * WIDE)),
       step: ([right, down]) => go(at.row + down, at.column + right),
     }, say);
-    const size = slider("window k:", { min: 0, max: SIZES.length - 1, step: 1, value: SIZES.indexOf(at.k) },
+    const size = slider("window:", { min: 0, max: SIZES.length - 1, step: 1, value: SIZES.indexOf(at.k) },
       (value) => { at.k = SIZES[value]; compute(); }, say);
     const limit = slider("threshold:", { min: 0, max: 12, step: 0.25, value: at.threshold },
       (value) => { at.threshold = value; compute(); }, say);
