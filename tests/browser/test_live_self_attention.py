@@ -97,6 +97,13 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
             for i in asked for j in asked]  # fmt: skip
     assert all(q == k for q, k in keys)
     here.get_by_role("button", name="Start again").click()
+    here.get_by_role("button", name="WK for both").click()
+    assert told.text_content().endswith("Bites takes 0.88 of itself and 0.12 of dog.")
+    here.get_by_role("button", name="Frost bites").click()
+    assert told.text_content().endswith("Bites takes 0.5 of itself and 0.5 of frost.")
+    new = here.locator("table", has_text="new tokens").locator("td")
+    assert new.all_text_contents()[-4:] == ["0", "2", "2", "0"]
+    here.get_by_role("button", name="Start again").click()
     here.get_by_role("button", name="Swap the words").click()
     assert told.text_content().startswith("Bites takes 0.27 of itself")
     weights = here.locator("table", has_text="weights").locator("th").all_text_contents()

@@ -96,7 +96,7 @@
         });
       });
       const dog = at.words.indexOf("dog");
-      const half = found.weights[dog][1 - dog] > 0.5;
+      const half = dog >= 0 && found.weights[dog][1 - dog] > 0.5;
       told.textContent = at.words.map((word, i) =>
         `${capital(word)} takes ${written(found.weights[i][i])} of itself and ${written(found.weights[i][1 - i])} of ${at.words[1 - i]}.`)
         .join(" ") + (half ? " So dog takes more than half from bites." : "");
@@ -115,6 +115,7 @@
     element.append(
       make("div", { class: "live-row" },
         button(() => { at.words = ["dog", "bites"]; at.causal = mask.checked = false; set(START); }, "Start again"),
+        button(() => { at.words = ["frost", "bites"]; at.causal = mask.checked = false; set({ ...START, x: [[0, 0, 1, 0], [0, 1, 0, 0]] }); }, "Frost bites"),
         button(() => set({ q: at.k }), title("k"), " for both"),
         button(() => { at.words.reverse(); set({ x: [at.x[1], at.x[0]] }); }, "Swap the words"),
         make("label", {}, mask, " causal mask")),
