@@ -68,13 +68,13 @@
 
     element.append(
       make("p", {}, "Shuffle the list. The photograph and its squeezes stay as they are. Do the gates? "
-        + "Then sort again, and close the list to a ring: which gates were the border's doing?"),
+        + "Then sort again, and close the list to a ring: which gates were large only because a neighbour was missing?"),
       make("div", { class: "live-row" }, button("Shuffle", () => set({ order: shuffled() })), button("By angle", () => set({ order: byAngle })),
         button("Kernel −50, 100, −50", () => set({ kernel: KERNEL }))),
       make("div", { class: "live-sliders" }, ...sliders.map((one) => one.label)),
       choice("channel-band", "Beyond the ends", ["zeros", "the other end"], (n) => set({ ring: n === 1 })),
       list,
-      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates by angle; columns: squeezes by angle, orange for a positive weight, blue for a negative one. Then the squeeze and the gate."),
+      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates by angle; columns: squeezes by angle, orange for a positive weight, blue for a negative one. The last two columns are the squeeze and the gate."),
         make("thead", {}, make("tr", {}, make("td"), ...byAngle.map((c) => make("th", { scope: "col" }, make("span", {}, angle(c)))),
           make("th", { scope: "col" }, "z"), make("th", { scope: "col" }, "s"))), body),
       ...parts,
