@@ -364,6 +364,7 @@ def test_the_frame_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     torch.testing.assert_close(theta_of(page), torch.tensor(TURNED))
     here.get_by_role("button", name="identity").click()
     assert "1.00 of the picture's area" in told.text_content()
+    assert "as large as before" in told.text_content()
     here.get_by_label("middle of the frame").focus()
     page.page.keyboard.press("ArrowRight")
     assert theta_of(page)[0, 2] == pytest.approx(2 / 28)
@@ -389,7 +390,7 @@ def test_the_frame_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     assert "turned by 90°" in told.text_content()
 
     here.get_by_role("button", name="halve x and y").click()
-    here.get_by_label("pushed").check()
+    here.get_by_label("pushed to their new places").check()
     assert "in orange, got nothing" in told.text_content()
     here.get_by_label("read from").check()
     assert "4.00 times as large" in told.text_content()

@@ -116,9 +116,10 @@
         make("td", { style: "" }, one.toFixed(2).replace("-", "−"))))));
       const angle = Math.round(Math.atan2(at.theta[1][0], at.theta[0][0]) * 180 / Math.PI) || 0;
       const size = Math.abs(area(at.theta));
+      const grown = (1 / size).toFixed(2);
       tell(`The frame has ${size.toFixed(2)} of the picture's area; its upper edge is turned by ${angle}°. ` + (at.pushed
         ? `${found.shown} pixels of the output show a part of the picture. ${found.holes.length || "None"} of them, in orange, got nothing.`
-        : `In the output, what it frames is ${(1 / size).toFixed(2)} times as large, and that edge lies level.`));
+        : `In the output, what it frames is ${grown === "1.00" ? "as large as before" : `${grown} times as large`}, and that edge lies level.`));
     }
 
     element.append(
@@ -126,7 +127,7 @@
         + "The corners, the middle and the knob can be dragged, or moved by the arrow keys."),
       make("div", { class: "live-row" }, ...Object.entries(MAPS).map(([name, theta]) =>
         make("button", { type: "button", onclick: () => { at.theta = theta; update(); say(); } }, name))),
-      choice("warp-frame", "The pixels are", ["read from the frame", "pushed by the same θ"],
+      choice("warp-frame", "The pixels are", ["read from the frame", "pushed to their new places"],
         (n) => { at.pushed = n === 1; update(); say(); }),
       make("div", { class: "live-views" }, make("div", { class: "live-stage" }, above, ...handles.map((one) => one.button)),
         make("div", { class: "live-output" }, below, make("table", { class: "live-matrix" }, make("caption", {}, "θ"), numbers))),
