@@ -106,7 +106,7 @@ def test_the_figure_starts_where_the_chapter_stands(page, translator):
         if "date_pairs(5000)" in cell.source
         for output in cell.outputs
     )
-    shown = re.findall(r"^(\d\S+) +(\w+ \d+, \d+)$", printed, re.MULTILINE)
+    shown = re.findall(r"^(\d\S+) → (\w+ \d+, \d+)$", printed, re.MULTILINE)
     assert len(shown) == 3
     for chinese, english in shown:
         assert figure(page, "date_translator", "(e, text) => e.write(text)", chinese) == english
