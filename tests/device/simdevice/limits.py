@@ -39,6 +39,7 @@ NAMES = {
     ),
 }
 CELLS = {
+    r"torch\.export\.export|InferenceSession": _COMPILERS,  # what they use was not defined
     r"autocast[\s\S]*affine_grid": (
         "below the simulation, autocast does not reach the operators that others are made of"
     ),
