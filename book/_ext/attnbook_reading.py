@@ -23,6 +23,25 @@ def mark_verdicts(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         table["classes"].append("verdicts")
 
 
+def join_preparations(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the code of a folded cell that prints nothing before that of the next folded cell.
+
+    One fold then holds all that a figure is drawn with, and no fold stands between two paragraphs
+    with nothing to show. Before a cell whose code is open it stays: its code may use it.
+    """
+    earlier = None
+    for cell in list(doctree.findall(nodes.container)):
+        if cell.get("nb_element") != "cell_code":
+            continue
+        folded = cell.get("hide_mode") in ("input", "input+output")
+        if earlier is not None and folded:
+            ours, theirs = (next(c.findall(nodes.literal_block)) for c in (cell, earlier))
+            code = f"{theirs.astext().rstrip()}\n\n\n{ours.astext()}"
+            ours.replace_self(nodes.literal_block(code, code, **ours.attributes))
+            earlier.parent.remove(earlier)
+        earlier = cell if folded and _prepares(cell) else None
+
+
 def name_preparations(app: Sphinx, doctree: nodes.document) -> None:
     """Let the fold of a cell that prints nothing say that later cells use it.
 
@@ -30,9 +49,14 @@ def name_preparations(app: Sphinx, doctree: nodes.document) -> None:
     """
     prepares = "后文的{type}" if chinese(app) else "{type} for later cells"
     for cell in doctree.findall(nodes.container):
-        if cell.get("hide_mode") == "input" and cell[-1].get("nb_element") == "cell_code_source":
+        if cell.get("hide_mode") == "input" and _prepares(cell):
             for prompt in ("prompt_show", "prompt_hide"):
                 cell[prompt] = cell[prompt].replace("{type}", prepares)
+
+
+def _prepares(cell: nodes.container) -> bool:
+    """Whether a cell shows nothing but its code."""
+    return cell[-1].get("nb_element") == "cell_code_source"
 
 
 def _plain(node: nodes.Node | None) -> str:
@@ -65,6 +89,7 @@ def empty_heads(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect these steps to Sphinx."""
+    app.connect("doctree-read", join_preparations)
     app.connect("doctree-read", name_preparations)
     app.connect("doctree-resolved", mark_verdicts)
     app.connect("html-page-context", empty_heads)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin
@@ -254,6 +255,21 @@ def test_a_fold_without_an_output_says_what_its_code_is_for(visit: Visit) -> Non
         said = cell.locator("summary p.collapsed").first.text_content()
         alone = cell.locator(".cell_output, attn-live").count() == 0
         assert (said == later) == alone, said
+
+
+def test_a_fold_of_a_figure_holds_what_prepares_it_and_no_code_is_lost(visit: Visit) -> None:
+    notebook = ROOT / f"{visit.name}.ipynb"
+    if not notebook.is_file():
+        return
+    stored = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    written = ["".join(c["source"]).strip() for c in stored if c["cell_type"] == "code"]
+    shown = visit.page.locator("main .cell_input pre").all_text_contents()
+    assert "\n\n\n".join(written) == "\n\n\n".join(block.strip() for block in shown)
+    bare = ".tag_hide-input:not(:has(.cell_output, attn-live))"
+    cells = visit.page.locator("main .cell:has(.cell_input)").all()
+    for cell, after in pairwise(cells):
+        if cell.and_(visit.page.locator(bare)).count():
+            assert not after.and_(visit.page.locator(".tag_hide-input")).count()
 
 
 def test_pictures_have_words(visit: Visit) -> None:
