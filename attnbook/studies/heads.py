@@ -22,6 +22,7 @@ EXAMPLES = (
     "The dog bites the man.",
     "The man bites the dog.",
     "The dog often bites the man.",
+    "The frost bites the man.",
 )
 
 
