@@ -141,7 +141,7 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid
     pressed.focus()
     page.page.keyboard.press("ArrowLeft")
-    assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.00"
+    assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.01"
     here.get_by_label("The dog bites the").check()
     assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.93"
     pressed.focus()
