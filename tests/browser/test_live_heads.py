@@ -136,8 +136,14 @@ def test_the_page_has_the_weights_of_the_encoder():
 def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     here = page.page.locator("attn-live[name=heads]")
     pressed = here.locator(".live-heads [aria-pressed=true]")
-    assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.93"
+    assert pressed.get_attribute("aria-label") == "layer 1, head 3: 1.00"
+    assert here.get_by_label("The man bites the").is_checked()
     assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid
+    pressed.focus()
+    page.page.keyboard.press("ArrowLeft")
+    assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.01"
+    here.get_by_label("The dog bites the").check()
+    assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.93"
     pressed.focus()
     page.page.keyboard.press("ArrowRight")
     assert pressed.get_attribute("aria-label") == "layer 1, head 3: 1.00"

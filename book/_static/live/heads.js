@@ -6,7 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 0, layer: 0, head: 1, share: "biter", hide: false };
+    const at = { sentence: 1, layer: 0, head: 2, share: "biter", hide: false };
 
     // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
     function rows({ sentence, layer, head, hide }) {
@@ -24,8 +24,8 @@
 
     // Whoever bites is the first of the two nouns in each sentence.
     const biter = (sentence) => p.tokens[sentence].findIndex((token) => token === "dog" || token === "man");
-    const says = () => (at.share === "biter" ? `“bites” puts {} on “${p.tokens[at.sentence][biter(at.sentence)]}”, who bites`
-      : `words put {} ${SHARES[at.share]}`);
+    const says = (...number) => [...(at.share === "biter" ? ["“bites” puts", ...number, `on “${p.tokens[at.sentence][biter(at.sentence)]}”, who bites`]
+      : ["words put", ...number, SHARES[at.share]])].join(" ");
 
     // What "bites" gives to whoever bites, or all words in the mean to [CLS], to their neighbours, to themselves.
     function share(settings) {
@@ -79,7 +79,7 @@
       };
       const indices = [...Array(heads).keys()];
       grid.replaceChildren(
-        make("caption", {}, `Rows: layers; columns: heads. Colour: weight that ${says().replace("{} ", "")}.`),
+        make("caption", {}, `Rows: layers; columns: heads. Colour: weight that ${says()}.`),
         make("thead", {}, make("tr", {}, make("td"), ...indices.map((h) => make("th", { scope: "col" }, h + 1)))),
         make("tbody", {}, ...Array.from({ length: layers }, (_, layer) => make("tr", {},
           make("th", { scope: "row" }, layer + 1), ...indices.map((head) => cell(layer, head))))));
@@ -98,16 +98,15 @@
         const most = Array.from(found[i], (weight, j) => [weight, tokens[j]]).sort((a, b) => b[0] - a[0]).slice(0, 3);
         told.textContent = `“${tokens[i]}” reads ${most.map(([weight, token]) => `${token} ${weight.toFixed(2)}`).join(", ")}.`;
       }
-      told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says().replace("{}", share(at).toFixed(2))}.`;
+      told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says(share(at).toFixed(2))}.`;
     }
 
     function update() { drawGrid(); drawMatrix(); }
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Each square is a head, the brighter the more “bites” reads whoever bites. The frame marks layer 1, head 2, whose weights are shown below the squares. "
-        + "A head that knows who bites should have a bright square in all three sentences, with more than half of the weight of “bites” on whoever bites. "
-        + "Change the sentence, and see which squares stay bright:"),
+      make("p", {}, "Each square is a head, the brighter the more “bites” reads whoever bites. A head that knows who bites should put more than half of the weight of “bites” there in all three sentences. "
+        + "Change the sentence, and see which squares stay bright. Below are all weights of the head in the frame; choose another square to see its own:"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
       make("details", {}, make("summary", {}, "Colour the heads by another weight"),
@@ -118,7 +117,7 @@
       make("details", {}, make("summary", {}, "The answer"), make("p", {}, "No head keeps to the rule, with or without [CLS] and [SEP]. Layer 1, head 3 is the brightest in the first two sentences, and dark in the third, where it reads “often”. "
         + "Layer 1, head 6 comes nearest: without [CLS] and [SEP] it puts 0.71, 0.49 and 0.56 on whoever bites. "
         + "But in all three sentences whoever bites stands before the verb, so a head that reads nouns before the verb would show the same. "
-        + "Most heads look elsewhere. With [CLS] in sight, 56 of the 72 heads have their largest weight on it in most rows; in the other two sentences they are 55 and 58.")));
+        + "Most heads look elsewhere. With [CLS] in sight, in the first sentence 56 of the 72 heads have their largest weight on it in most rows; in the other two they are 55 and 58.")));
     element.rows = (settings) => rows({ ...at, ...settings }).map((row) => [...row]);
     element.share = (settings) => share({ ...at, ...settings });
     update();
