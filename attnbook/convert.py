@@ -76,6 +76,7 @@ TIMM = {
         "spatial.gate": "Sigmoid",
     },
 }
+SENET = "timm.models.senet.SEModule"  # another class than SEModule of timm.layers
 ACTIVATIONS = {"ReLU": F.relu, "ReLU6": F.relu6, "SiLU": F.silu, "Hardswish": F.hardswish}
 GATES = {"Sigmoid": torch.sigmoid, "Hardsigmoid": F.hardsigmoid}
 # The options that timm makes these parts by, where theirs are other names.
@@ -164,7 +165,8 @@ def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttentio
     SEModule to the nearest multiple of 8, at least 8, where the paper divides the channels by 16.
 
     Raises:
-        TypeError: it is none of these, nor a subclass that computes the same.
+        TypeError: it is none of these, nor a subclass that computes the same; the SEModule of
+            timm.models.senet is another class, and the message says how to load its weights.
         ValueError: it was made with an option that has no counterpart here: another gate, another
             activation (in SE all but ReLU, ReLU6, SiLU and hard swish), a normalisation,
             add_maxpool, use_mlp; or its weights are pruned or otherwise computed.
@@ -172,6 +174,13 @@ def from_timm(module: nn.Module) -> SqueezeExcitation | EfficientChannelAttentio
     Example, where timm is installed: `from_timm(timm.layers.SEModule(64))`.
     """
     kind = _kind_in_timm(module)
+    if kind == SENET:
+        hidden, channels = module.get_parameter("fc1.weight").shape[:2]
+        raise TypeError(
+            f"from_timm takes the SEModule of timm.layers, not that of {SENET.rpartition('.')[0]}; "
+            f"that one's state_dict loads into SqueezeExcitation({channels}, "
+            f"hidden_channels={hidden})"
+        )
     if kind not in TIMM:
         raise TypeError(
             "from_timm takes timm's SEModule, SqueezeExcite, EcaModule or CbamModule, "
@@ -366,10 +375,14 @@ def cbam_from_official(state_dict: Mapping[str, Tensor]) -> CBAM:
 
 
 def _kind_in_timm(module: nn.Module) -> str | None:
-    """Return the name of the class of timm's that computes what `module` computes."""
+    """Return the name of the class of timm's that computes what `module` computes.
+
+    Two classes are named SEModule: that of timm.models.senet is returned as SENET.
+    """
     for kind in type(module).__mro__:
         if kind.__module__.partition(".")[0] == "timm":
-            return kind.__name__ if type(module).forward is kind.forward else None
+            name = SENET if f"{kind.__module__}.{kind.__name__}" == SENET else kind.__name__
+            return name if type(module).forward is kind.forward else None
     return None
 
 

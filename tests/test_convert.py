@@ -167,6 +167,18 @@ def test_from_timm_refuses_other_modules(torchvision, make, message):
         from_timm(make(pytest.importorskip("timm.layers")))
 
 
+def test_from_timm_says_how_to_load_the_other_se_module(torchvision, device):
+    senet = pytest.importorskip("timm.models.senet")
+    theirs = randomised(senet.SEModule(64, 16)).to(device)
+    other = r"of timm\.layers, not that of timm\.models\.senet; .*\(64, hidden_channels=4\)"
+    with pytest.raises(TypeError, match=other):
+        from_timm(theirs)
+    ours = SqueezeExcitation(64, hidden_channels=4, device=device)
+    ours.load_state_dict(theirs.state_dict())  # what the message says
+    x = torch.randn(2, 64, 5, 6).to(device)
+    assert_close(ours(x), theirs(x))
+
+
 # The official CBAM: its computation, from its names and shapes
 
 

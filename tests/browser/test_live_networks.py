@@ -120,6 +120,7 @@ def test_the_strip_is_turned_by_keys_and_the_gates_are_held(page: Visit) -> None
     here, told, spoken = parts(page, "cue_strip")
     assert told.text_content().startswith("The network names 8, the red digit")
     slider = here.get_by_label("strip, from yellow")
+    assert slider.input_value() == "0.1"  # a strip of neither of the two colours
     slider.focus()
     page.page.keyboard.press("Home")
     assert "the green digit" in told.text_content()

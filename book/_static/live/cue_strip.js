@@ -21,7 +21,7 @@
   }
 
   figure("cue_strip", ["squeezing", "strips"], (element, p, { pictures, cues, red, green }) => {
-    const at = { number: 0, cue: cues[0], held: null };
+    const at = { number: 0, cue: 0.1, held: null }; // a pale blue, where no gate is decided yet
     // A picture of the test, noise and all, with its strip at another value.
     const picture = ({ number, cue }) => shaped(
       pictures.slice(number * 3 * PLACES, (number + 1) * 3 * PLACES).map((value, n) => (inStrip(n) ? value + cue - cues[number] : value)), 3, HIGH, WIDE);
@@ -82,7 +82,7 @@
     const hold = make("input", { type: "checkbox", onchange: () => set({ held: hold.checked ? found.gates : null }) });
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     element.append(
-      make("p", {}, "This network has gates and learned from strips of −1 and +1 alone. Move the strip from blue towards yellow."),
+      make("p", {}, "This network has gates and learned from strips of −1 and +1 alone. It starts with a pale blue strip, unlike any of these. Move the strip towards yellow."),
       make("div", { class: "live-digits" }, ...digits.map((parts) => make("div", {}, ...parts))),
       make("div", { class: "live-picture" }, canvas),
       make("div", { class: "live-sliders" }, strip.label),
