@@ -28,7 +28,7 @@
 
   figure("square_root", [], (element) => {
     const heated = element.dataset.with === "temperature";
-    const at = { exponent: heated ? 10 : 8, temperature: 0, seed: 11 }; // powers of 2 and of 10
+    const at = { exponent: 10, temperature: 0, seed: 11 }; // powers of 2 and of 10
     let query, keys;
 
     function draw() {
