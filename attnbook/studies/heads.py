@@ -22,8 +22,8 @@ EXAMPLES = (
     "The dog bites the man.",
     "The man bites the dog.",
     "The dog often bites the man.",
-    "The frost bites the man.",
 )
+FROST = "The frost bites the man."  # where "bites" says something else
 
 
 def sentences(count: int) -> list[str]:
@@ -79,7 +79,7 @@ def run(*, count: int) -> dict[str, Any]:
     lengths = torch.tensor([text.shape[1] for text in texts])
     found = count_looks(published.encoder, texts)
     halves = found[::2].mean(0) - found[1::2].mean(0)
-    looked = [example(published, sentence) for sentence in EXAMPLES]
+    looked = [example(published, sentence) for sentence in (*EXAMPLES, FROST)]
     tokens, weights = looked[0]
     return {
         "words and parts of words": int((lengths - 2).sum()),
