@@ -98,7 +98,8 @@
         const most = Array.from(found[i], (weight, j) => [weight, tokens[j]]).sort((a, b) => b[0] - a[0]).slice(0, 3);
         told.textContent = `“${tokens[i]}” reads ${most.map(([weight, token]) => `${token} ${weight.toFixed(2)}`).join(", ")}.`;
       }
-      told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says(share(at).toFixed(2))}.`;
+      const all = at.share === "biter" ? ` In the three sentences: ${p.sentences.map((_, sentence) => share({ ...at, sentence }).toFixed(2)).join(", ")}.` : "";
+      told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says(share(at).toFixed(2))}.${all}`;
     }
 
     function update() { drawGrid(); drawMatrix(); }
