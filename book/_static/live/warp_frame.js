@@ -123,7 +123,7 @@
     }
 
     element.append(
-      make("p", {}, "Make the seven fill the output, upright. Outside of the picture, where it is grey, the frame reads white. "
+      make("p", {}, "Make the seven fill the output, upright. Outside of the picture, where it is grey, all pixels count as white. "
         + "The corners, the middle and the knob can be dragged, or moved by the arrow keys."),
       make("div", { class: "live-row" }, ...Object.entries(MAPS).map(([name, theta]) =>
         make("button", { type: "button", onclick: () => { at.theta = theta; update(); say(); } }, name))),
