@@ -67,8 +67,8 @@
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
 
     element.append(
-      make("p", {}, "Shuffle the list. The photograph and its squeezes stay as they are. Do the gates? "
-        + "Then sort again, and close the list to a ring: which gates were large only because a neighbour was missing?"),
+      make("p", {}, "Press \"Shuffle\". The photograph and its squeezes stay as they are. Do the gates? "
+        + "Then press \"By angle\" and close the list to a ring with \"the other end\": which gates were large only because a neighbour was missing?"),
       make("div", { class: "live-row" }, button("Shuffle", () => set({ order: shuffled() })), button("By angle", () => set({ order: byAngle })),
         button("Kernel −50, 100, −50", () => set({ kernel: KERNEL }))),
       make("div", { class: "live-sliders" }, ...sliders.map((one) => one.label)),
