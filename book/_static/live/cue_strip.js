@@ -82,7 +82,7 @@
     const hold = make("input", { type: "checkbox", onchange: () => set({ held: hold.checked ? found.gates : null }) });
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
     element.append(
-      make("p", {}, "This network has gates and learned from strips of −1 and +1 alone. It starts with a pale blue strip, unlike any of these. Move the strip towards yellow."),
+      make("p", {}, "This network has gates and learned from strips of −1 and +1 alone. Here the strip starts at a pale blue that it has never seen. Move the strip towards yellow."),
       make("div", { class: "live-digits" }, ...digits.map((parts) => make("div", {}, ...parts))),
       make("div", { class: "live-picture" }, canvas),
       make("div", { class: "live-sliders" }, strip.label),
