@@ -24,8 +24,9 @@
 
     // Whoever bites is the first of the two nouns in each sentence.
     const biter = (sentence) => p.tokens[sentence].findIndex((token) => token === "dog" || token === "man");
-    const says = (...number) => [...(at.share === "biter" ? ["“bites” puts", ...number, `on “${p.tokens[at.sentence][biter(at.sentence)]}”, who bites`]
-      : ["words put", ...number, SHARES[at.share]])].join(" ");
+    const says = (...number) => (at.share === "biter"
+      ? ["“bites” puts", ...number, `on “${p.tokens[at.sentence][biter(at.sentence)]}”, who bites`]
+      : ["words put", ...number, SHARES[at.share]]).join(" ");
 
     // What "bites" gives to whoever bites, or all words in the mean to [CLS], to their neighbours, to themselves.
     function share(settings) {
