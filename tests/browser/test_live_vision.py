@@ -362,6 +362,8 @@ def test_pixels_that_are_pushed_leave_holes(page: Visit) -> None:
 def test_the_frame_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     here, told, spoken = parts(page, "warp_frame")
     torch.testing.assert_close(theta_of(page).float(), torch.eye(2, 3))
+    here.get_by_role("button", name="turn 30°").click()
+    torch.testing.assert_close(theta_of(page), torch.tensor(TURNED))
     here.get_by_role("button", name="identity").click()
     assert "1.00 of the picture's area" in told.text_content()
     assert "as large as before" in told.text_content()
