@@ -160,7 +160,8 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
         here.get_by_label(f"The {biter} bites the").check()
         assert here.locator(".live-weights tbody th").nth(1).text_content() == biter
         told = here.locator(".live-told").text_content()
-        assert told.startswith(f"Layer 1, head 3: “bites” puts 1.00 on “{biter}”, who bites. In")
+        said = f"Layer 1, head 3: “bites” puts 1.00 on “{biter}”, who bites."
+        assert told == f"{said} In the three sentences: 1.00, 1.00, 0.00."
     here.get_by_text("Colour the heads").click()
     here.get_by_label("on the next word").check()
     here.locator(".live-heads button").nth(20).click()
