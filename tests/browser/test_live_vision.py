@@ -392,9 +392,9 @@ def test_the_frame_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     assert "turned by 90°" in told.text_content()
 
     here.get_by_role("button", name="halve x and y").click()
-    here.get_by_label("gets each pixel of the picture sent").check()
+    here.get_by_label("sent by the picture").check()
     assert "in orange, got nothing" in told.text_content()
-    here.get_by_label("reads from").check()
+    here.get_by_label("read by the output").check()
     assert "4.00 times as large" in told.text_content()
     here.get_by_role("button", name="turn 30°").click()
 

@@ -127,7 +127,7 @@
         + "The corners, the middle and the knob can be dragged, or moved by the arrow keys."),
       make("div", { class: "live-row" }, ...Object.entries(MAPS).map(([name, theta]) =>
         make("button", { type: "button", onclick: () => { at.theta = theta; update(); say(); } }, name))),
-      choice("warp-frame", "The output", ["reads from the frame", "gets each pixel of the picture sent"],
+      choice("warp-frame", "Values are", ["read by the output", "sent by the picture"],
         (n) => { at.pushed = n === 1; update(); say(); }),
       make("div", { class: "live-views" }, make("div", { class: "live-stage" }, above, ...handles.map((one) => one.button)),
         make("div", { class: "live-output" }, below, make("table", { class: "live-matrix" }, make("caption", {}, "θ"), numbers))),
