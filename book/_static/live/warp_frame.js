@@ -49,7 +49,7 @@
   }
 
   figure("warp_frame", ["seven"], (element, { ink }) => {
-    const at = { theta: MAPS.identity, pushed: false };
+    const at = { theta: MAPS["add 0.5 to x"], pushed: false };
     const look = ({ theta, pushed }) => (pushed ? push(ink, theta) : { output: read(ink, theta), holes: [] });
     const { parts, tell, say } = teller();
     const canvas = (side, label) => make("canvas", { width: 10 * side, height: 10 * side, role: "img", "aria-label": label });
@@ -127,13 +127,13 @@
         + "The corners, the middle and the knob can be dragged, or moved by the arrow keys."),
       make("div", { class: "live-row" }, ...Object.entries(MAPS).map(([name, theta]) =>
         make("button", { type: "button", onclick: () => { at.theta = theta; update(); say(); } }, name))),
-      choice("warp-frame", "The pixels are", ["read from the frame", "pushed to their new places"],
+      choice("warp-frame", "Values are", ["read by the output", "sent by the picture"],
         (n) => { at.pushed = n === 1; update(); say(); }),
       make("div", { class: "live-views" }, make("div", { class: "live-stage" }, above, ...handles.map((one) => one.button)),
         make("div", { class: "live-output" }, below, make("table", { class: "live-matrix" }, make("caption", {}, "θ"), numbers))),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "Lay the frame closely around the seven, and tilt it as the seven is tilted. Pixels that are pushed instead leave holes, "
+        "Lay the frame closely around the seven, and tilt it as the seven is tilted. Pixels that are sent instead leave holes, "
         + "because a picture that is enlarged has more places than pixels that could be sent. A place that reads always gets its value.")));
     Object.assign(element, { look, theta: () => at.theta });
     update();
