@@ -150,10 +150,11 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     assert page.page.evaluate("document.activeElement.ariaPressed") == "true"
     told = here.locator(".live-told").text_content()
     said = "Layer 1, head 3: “bites” puts 1.00 on “dog”, who bites."
-    assert told == f"{said} In the three sentences: 1.00, 1.00, 0.00."
+    assert told == f"{said} In the three sentences, in this order: 1.00, 1.00, 0.00."
     assert here.locator("p[aria-live]").text_content() == told
     here.locator(".live-weights tbody tr").nth(3).hover()
     assert "“bites” reads " in here.locator(".live-told").text_content()
+    here.get_by_text("Colour the heads").click()
     here.get_by_label("without [CLS] and [SEP]").check()
     assert here.locator(".live-weights tbody tr").count() == 6
     for biter in ("dog", "man"):
@@ -161,8 +162,7 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
         assert here.locator(".live-weights tbody th").nth(1).text_content() == biter
         told = here.locator(".live-told").text_content()
         said = f"Layer 1, head 3: “bites” puts 1.00 on “{biter}”, who bites."
-        assert told == f"{said} In the three sentences: 1.00, 1.00, 0.00."
-    here.get_by_text("Colour the heads").click()
+        assert told == f"{said} In the three sentences, in this order: 1.00, 1.00, 0.00."
     here.get_by_label("on the next word").check()
     here.locator(".live-heads button").nth(20).click()
     assert "Layer 2, head 9: words put 0.92" in here.locator(".live-told").text_content()

@@ -99,7 +99,7 @@
         const most = Array.from(found[i], (weight, j) => [weight, tokens[j]]).sort((a, b) => b[0] - a[0]).slice(0, 3);
         told.textContent = `“${tokens[i]}” reads ${most.map(([weight, token]) => `${token} ${weight.toFixed(2)}`).join(", ")}.`;
       }
-      const all = at.share === "biter" ? ` In the three sentences: ${p.sentences.map((_, sentence) => share({ ...at, sentence }).toFixed(2)).join(", ")}.` : "";
+      const all = at.share === "biter" ? ` In the three sentences, in this order: ${p.sentences.map((_, sentence) => share({ ...at, sentence }).toFixed(2)).join(", ")}.` : "";
       told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says(share(at).toFixed(2))}.${all}`;
     }
 
@@ -110,8 +110,8 @@
       make("p", {}, "Each square is a head, the brighter the more “bites” reads whoever bites. A head that knows who bites should put more than half of the weight of “bites” there in all three sentences. "
         + "Change the sentence, and see which squares stay bright. Below are all weights of the head in the frame; choose another square to see its own:"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
-      make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
-      make("details", {}, make("summary", {}, "Colour the heads by another weight"),
+      make("details", {}, make("summary", {}, "Colour the heads by another weight, or leave out two tokens"),
+        make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
         choice("Weight", "heads-share", Object.entries(SHARES), at.share, (name) => { at.share = name; })),
       scale,
       make("div", { class: "live-scroll" }, grid),
