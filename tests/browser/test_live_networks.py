@@ -259,6 +259,7 @@ def test_the_second_mask_follows_the_digit_into_a_corner(page: Visit) -> None:
 def test_each_map_says_from_which_number_to_which_it_is_drawn(page: Visit) -> None:
     here, _, _ = parts(page, "digit_masks")
     scales = here.get_by_text(re.compile(r"\(dark\) to .* \(yellow\)"))
+    here.get_by_role("button", name="Show mask 2").click()
     here.get_by_role("button", name="The original picture").click()
     mask, average = scales.all_text_contents()
     large = figure(page, "digit_masks", "e => [...e.look(e.at.places).large]")
@@ -267,24 +268,29 @@ def test_each_map_says_from_which_number_to_which_it_is_drawn(page: Visit) -> No
     here.get_by_role("button", name="Digit to a corner").click()
     moved, same = scales.all_text_contents()
     assert moved != mask and same == average
+    here.get_by_role("button", name="Hide mask 2").click()
 
 
 @of("digit_masks")
 def test_the_scores_are_told_when_they_are_asked_for(page: Visit) -> None:
     here, told, spoken = parts(page, "digit_masks")
+    view = """e => [...e.querySelector("canvas[aria-label='mask 2']").getContext("2d")
+        .getImageData(0, 0, 280, 280).data].filter((_, n) => n % 4 < 3)"""
     assert "mask 2 is larger" not in told.text_content()
-    here.get_by_role("button", name="Show the scores").click()
+    assert set(figure(page, "digit_masks", view)) == {0x99}  # covered
+    here.get_by_role("button", name="Show mask 2").click()
+    assert here.get_by_text(re.compile(r"mask 2: .* \(dark\)")).count() == 1
     assert (
         "mask 2 is larger" in told.text_content() and spoken.text_content() == told.text_content()
     )
-    here.get_by_role("button", name="Hide the scores").click()
+    here.get_by_role("button", name="Hide mask 2").click()
     assert "mask 2 is larger" not in told.text_content()
 
 
 @of("digit_masks")
 def test_a_digit_is_moved_by_keys_and_by_pointer(page: Visit) -> None:
     here, told, spoken = parts(page, "digit_masks")
-    here.get_by_role("button", name="Show the scores").click()
+    here.get_by_role("button", name="Show mask 2").click()
     here.get_by_role("button", name="The original picture").click()
     start = told.text_content()
     digit = here.get_by_label("the digit", exact=False).first

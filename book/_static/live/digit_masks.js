@@ -63,7 +63,7 @@
 
   figure("digit_masks", ["masks", "pieces"], (element, p, all) => {
     const average = enlarge(p.averages[1].map((hundredths) => hundredths / 100));
-    const at = { number: 0, places: [], scored: false }; // no scores before the reader has guessed
+    const at = { number: 0, places: [], scored: false }; // neither mask 2 nor scores before the reader has guessed
     const drawn = () => SIZES.map((size, n) => all[`part ${n}`].subarray(at.number * size * size, (at.number + 1) * size * size));
     const { parts, tell, say } = teller();
     const canvas = (side, label) => make("canvas", { width: side, height: side, role: "img", "aria-label": label });
@@ -100,6 +100,11 @@
       });
       [found.large, average].forEach((large, n) => {
         const pen = views[n].getContext("2d");
+        if (!n && !at.scored) {
+          captions[0].textContent = "mask 2, covered until you have guessed";
+          Object.assign(pen, { fillStyle: "#999" }).fillRect(0, 0, 10 * SIDE, 10 * SIDE);
+          return;
+        }
         const [low, high] = [Math.min(...large), Math.max(...large)]; // each map for itself, as it is scored
         captions[n].textContent = `${["mask 2", "its average over many pictures, always the same"][n]}: ${low.toFixed(2)} (dark) to ${high.toFixed(2)} (yellow)`
           + (n ? "" : "; ink of the digit orange, of pieces white");
@@ -125,16 +130,16 @@
       say();
     }
     const button = (text, onclick) => make("button", { type: "button", onclick }, text);
-    const score = button("Show the scores", () => {
+    const score = button("Show mask 2 and the scores", () => {
       at.scored = !at.scored;
-      score.textContent = at.scored ? "Hide the scores" : "Show the scores";
+      score.textContent = at.scored ? "Hide mask 2 and the scores" : "Show mask 2 and the scores";
       update();
       say();
     });
     const titled = (view, text) => make("div", {}, view, make("span", {}, text));
     element.append(
-      make("p", {}, "Digits usually lie in the middle; here the pieces do. Drag the digit (orange frame) and the pieces (blue), or move them by the arrow keys: "
-        + "does mask 2 follow the digit?"),
+      make("p", {}, "Digits usually lie in the middle; here the pieces do. Guess where mask 2 is bright, and show it. "
+        + "Then drag the digit (orange frame) and the pieces (blue), or move them by the arrow keys: does mask 2 follow the digit?"),
       make("div", { class: "live-views live-three" }, titled(make("div", { class: "live-stage" }, photo, ...handles), "the picture"),
         ...views.map((view, n) => make("div", {}, view, captions[n]))),
       make("div", { class: "live-row" }, score, button("Digit to a corner, pieces to the middle", () => start(at.number, MIDDLE)),
