@@ -38,6 +38,11 @@
       "{} 个权重中最大的：{}。导数的大小：{}。几乎没有梯度流回查询和键。"],
     ["Largest of {} weights: {}. Size of the derivatives: {}. The softmax hardly prefers any key.",
       "{} 个权重中最大的：{}。导数的大小：{}。softmax 几乎不偏向任何键。"],
+    ["Largest of {} weights: {}. ", "{} 个权重中最大的：{}。"],
+    ["Largest of {} weights: {}. Next to nothing flows back to query and keys.",
+      "{} 个权重中最大的：{}。几乎没有梯度流回查询和键。"],
+    ["Largest of {} weights: {}. The softmax hardly prefers any key.",
+      "{} 个权重中最大的：{}。softmax 几乎不偏向任何键。"],
     // All.
     ["This figure cannot run here: {}.", "这张图在这里无法运行：{}。"],
   ].map(([english, chinese]) => {
