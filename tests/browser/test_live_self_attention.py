@@ -77,7 +77,7 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
             assert found == names, n
     folded = here.locator("details:not([open]) table")
     assert folded.locator("caption").all_text_contents() == [
-        "X", "WV", "values", "scores", "weights", "new tokens"
+        "X", "WV", "values", "scores", "weights", "new vectors"
     ]  # fmt: skip
     taken = here.locator(".live-taken").all_text_contents()
     assert taken == ["Dog takesdog 88 %bites 12 %", "Bites takesdog 73 %bites 27 %"]
@@ -101,7 +101,7 @@ def test_two_words_start_where_the_chapter_stands_and_one_number_is_the_answer(p
     assert told.text_content().endswith("Bites takes 0.88 of itself and 0.12 of dog.")
     here.get_by_role("button", name="Frost bites").click()
     assert told.text_content().endswith("Bites takes 0.5 of itself and 0.5 of frost.")
-    new = here.locator("table", has_text="new tokens").locator("td")
+    new = here.locator("table", has_text="new vectors").locator("td")
     assert new.all_text_contents()[-4:] == ["0", "2", "2", "0"]
     here.get_by_role("button", name="Start again").click()
     here.get_by_role("button", name="Swap the words").click()

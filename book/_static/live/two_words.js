@@ -45,6 +45,7 @@
     function editable(id) {
       fields[id] = START[id].map((row, i) => row.map((_, j) => make("input", {
         type: "number", min: -9, max: 9, step: 1,
+        style: id === "q" && i === 0 ? "outline: 2px solid var(--kind)" : "", // the row to change
         "aria-label": id === "x" ? `X, row ${i + 1}, ${FEATURES[j]}` : `${NAMES[id]}, row ${FEATURES[i]}, column ${FEATURES[j]}`,
         oninput: ({ target }) => {
           const valid = target.value !== "" && Math.abs(target.valueAsNumber) <= 9;
@@ -122,10 +123,10 @@
       ...mixes.map((mix, i) => make("div", { "aria-hidden": "true" }, takers[i], mix)), told, spoken,
       make("div", { class: "live-matrices live-made" }, editable("q"), result("query", "queries"),
         editable("k"), result("key", "keys")),
-      make("details", {}, make("summary", {}, "Words, values, scores, weights and new tokens"),
+      make("details", {}, make("summary", {}, "Words, values, scores, weights and new vectors"),
         make("div", { class: "live-matrices" }, editable("x")),
         make("div", { class: "live-matrices live-made" }, editable("v"), result("value", "values")),
-        make("div", { class: "live-matrices" }, result("scores", "scores"), result("weights", "weights"), result("output", "new tokens"))));
+        make("div", { class: "live-matrices" }, result("scores", "scores"), result("weights", "weights"), result("output", "new vectors"))));
     element.look = look;
     Object.assign(at, START);
     set(START);
