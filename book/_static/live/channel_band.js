@@ -4,19 +4,23 @@
   const { figure, sigmoid, make, slider, choice, teller } = window.attnbookLive;
   const COUNT = 12;
   const KERNEL = [-50, 100, -50];
+  const HUES = ["#0072b2", "#d55e00", "#009e73"]; // of the channel before, itself and after, as in the drawings
   const byAngle = Array.from({ length: COUNT }, (_, n) => n);
   const angle = (c) => `${15 * c}°`;
 
   // The matrix from squeezes to gates, both by angle, for channels that stand in the list in `order`.
   function look(squeeze, { kernel, ring, order }) {
     const matrix = byAngle.map(() => Array(COUNT).fill(0));
+    const places = byAngle.map(() => Array(COUNT).fill(0)); // which weight of the kernel stands there
     order.forEach((channel, at) => kernel.forEach((weight, j) => {
       const near = at + j - 1;
       const neighbour = ring ? order[(near + COUNT) % COUNT] : order[near]; // beyond the ends there is none
-      if (neighbour !== undefined) matrix[channel][neighbour] += weight;
+      if (neighbour === undefined) return;
+      matrix[channel][neighbour] += weight;
+      places[channel][neighbour] = j;
     }));
     const gates = matrix.map((row) => sigmoid(row.reduce((sum, weight, c) => sum + weight * squeeze[c], 0)));
-    return { matrix, gates };
+    return { matrix, places, gates };
   }
 
   figure("channel_band", ["bricks"], (element, { squeeze }) => {
@@ -31,9 +35,9 @@
 
     function row(found, channel) {
       const largest = Math.max(...at.kernel.map(Math.abs), 1);
-      const cells = found.matrix[channel].map((weight) => {
+      const cells = found.matrix[channel].map((weight, c) => {
         const share = Math.round(100 * Math.abs(weight) / largest);
-        const hue = `color-mix(in srgb, ${weight > 0 ? "#d55e00" : "#0072b2"} ${share}%, var(--pst-color-background))`;
+        const hue = `color-mix(in srgb, ${HUES[found.places[channel][c]]} ${share}%, var(--pst-color-background))`;
         return make("td", { style: `--c: ${hue}` }, make("span", { class: "live-hidden" }, weight));
       });
       return make("tr", {}, make("th", { scope: "row" }, angle(channel)), ...cells,
@@ -74,7 +78,7 @@
       make("div", { class: "live-sliders" }, ...sliders.map((one) => one.label)),
       choice("channel-band", "Beyond the ends", ["zeros", "the other end"], (n) => set({ ring: n === 1 })),
       list,
-      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates by angle; columns: squeezes by angle, orange for a positive weight, blue for a negative one. The last two columns are the squeeze and the gate."),
+      make("table", { class: "live-heat live-band" }, make("caption", {}, "Rows: gates by angle; columns: squeezes by angle. Blue: the weight for the channel before; orange: for the channel itself; green: for the channel after. The last two columns are the squeeze and the gate."),
         make("thead", {}, make("tr", {}, make("td"), ...byAngle.map((c) => make("th", { scope: "col" }, make("span", {}, angle(c)))),
           make("th", { scope: "col" }, "z"), make("th", { scope: "col" }, "s"))), body),
       ...parts,
