@@ -107,7 +107,7 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Each square is a head. A bright square says that “bites” gives much of its weight to whoever bites. A head that knows who bites should put more than half of the weight of “bites” there in all three sentences. "
+      make("p", {}, "Each square is a head. Where a square is bright, “bites” gives much of its weight to whoever bites. A head that knows who bites should give whoever bites more than half of the weight of “bites”, and it should do so in all three sentences. "
         + "Change the sentence, and see which squares stay bright. Below are all weights of the head in the frame; choose another square to see its own:"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("details", {}, make("summary", {}, "Colour the heads by another weight, or leave out two tokens"),
