@@ -343,6 +343,13 @@ def attacks(
             changed("none", "squeeze-and-excitation", gap=0),
             0,
         ),
+        f"{longer} steps for the strongest rivals": (
+            {
+                "256 units": {**read_out, "hidden": 256, "steps": longer},
+                "none, the strip 8 columns nearer": {**cells["none"], "gap": 0, "steps": longer},
+            },
+            0,
+        ),
     }
     return [
         {

@@ -49,7 +49,7 @@
   }
 
   figure("warp_frame", ["seven"], (element, { ink }) => {
-    const at = { theta: MAPS["add 0.5 to x"], pushed: false };
+    const at = { theta: MAPS["identity"], pushed: false };
     const look = ({ theta, pushed }) => (pushed ? push(ink, theta) : { output: read(ink, theta), holes: [] });
     const { parts, tell, say } = teller();
     const canvas = (side, label) => make("canvas", { width: 10 * side, height: 10 * side, role: "img", "aria-label": label });
@@ -123,8 +123,9 @@
     }
 
     element.append(
-      make("p", {}, "Make the seven fill the output, upright. Outside of the picture, where it is grey, all pixels count as white. "
-        + "The corners, the middle and the knob can be dragged, or moved by the arrow keys."),
+      make("p", {}, "At the identity, the frame is the whole picture. Guess before you drag: where does the seven in the output go when the "
+        + "middle of the frame goes up? Then make the seven fill the output, upright. Outside of the picture, where it is grey, "
+        + "all pixels count as white. The corners, the middle and the knob can be dragged, or moved by the arrow keys."),
       make("div", { class: "live-row" }, ...Object.entries(MAPS).map(([name, theta]) =>
         make("button", { type: "button", onclick: () => { at.theta = theta; update(); say(); } }, name))),
       choice("warp-frame", "Values are", ["read by the output", "sent by the picture"],
