@@ -138,10 +138,13 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     pressed = here.locator(".live-heads [aria-pressed=true]")
     assert pressed.get_attribute("aria-label") == "layer 1, head 3: 1.00"
     assert here.get_by_label("The man bites the").is_checked()
+    before = "Every word reads what stands before it."  # the label of this head alone
+    assert before in here.locator(".live-weights caption").text_content()
     assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid
     pressed.focus()
     page.page.keyboard.press("ArrowLeft")
     assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.01"
+    assert before not in here.locator(".live-weights caption").text_content()
     here.get_by_label("The dog bites the").check()
     assert pressed.get_attribute("aria-label") == "layer 1, head 2: 0.93"
     pressed.focus()
@@ -183,6 +186,8 @@ def test_the_answer_below_the_heads_holds(page):
         words_only.append(on_biter[-1] / rows[..., 1:-1].sum(-1))
         assert (tokens[rows[0, 2].argmax()] == biter) == (sentence < 2)
         assert tokens.index(biter) < tokens.index("bites")
+        previous = state[f"sentence {sentence}"][0, 2].argmax(-1)[1:]
+        assert previous.tolist() == [*range(len(tokens) - 1)]  # the label of layer 1, head 3
     for on_it, hide in ((on_biter, False), (words_only, True)):
         assert not (torch.stack(on_it) > 0.5).all(0).any()  # the rule
         for sentence, expected in enumerate(on_it):

@@ -89,8 +89,9 @@
     function drawMatrix() {
       const tokens = p.tokens[at.sentence].slice(at.hide ? 1 : 0, at.hide ? -1 : undefined);
       const found = rows(at);
+      const before = at.layer === 0 && at.head === 2 && !at.hide ? " Every word reads what stands before it." : "";
       matrix.replaceChildren(
-        make("caption", {}, `Layer ${at.layer + 1}, head ${at.head + 1}: rows ask, columns are read.`),
+        make("caption", {}, `Layer ${at.layer + 1}, head ${at.head + 1}: rows ask, columns are read.${before}`),
         make("thead", {}, make("tr", {}, make("td"), ...tokens.map((token) => make("th", { scope: "col" }, make("span", {}, token))))),
         make("tbody", {}, ...found.map((row, i) => make("tr", { onmouseenter: () => tell(i) }, make("th", { scope: "row" }, tokens[i]),
           ...Array.from(row, (weight) => make("td", { style: `--c:${viridis(weight)}` },
@@ -107,8 +108,8 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Each square is a head, the brighter the more “bites” reads whoever bites. A head that knows who bites should put more than half of the weight of “bites” there in all three sentences. "
-        + "Change the sentence, and see which squares stay bright. Below are all weights of the head in the frame; choose another square to see its own:"),
+      make("p", {}, "Each square is a head, bright where “bites” gives much of its weight to whoever bites. "
+        + "Does one stay above half in all three sentences? Choose a square to see all its weights below:"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("details", {}, make("summary", {}, "Colour the heads by another weight, or leave out two tokens"),
         make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
@@ -116,7 +117,7 @@
       scale,
       make("div", { class: "live-scroll" }, grid),
       make("div", { class: "live-scroll", role: "group", tabindex: 0, "aria-label": "Weights of the head" }, matrix), told, spoken,
-      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "No head keeps to the rule, with or without [CLS] and [SEP]. Layer 1, head 3 is the brightest in the first two sentences, and dark in the third, where it reads “often”. "
+      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "No head gives whoever bites more than half of the weight of “bites” in all three sentences, with or without [CLS] and [SEP]. Layer 1, head 3 is the brightest in the first two sentences, and dark in the third, where it reads “often”. "
         + "Layer 1, head 6 comes nearest: without [CLS] and [SEP] it puts 0.71, 0.49 and 0.56 on whoever bites. "
         + "But in all three sentences whoever bites stands before the verb, so a head that reads nouns before the verb would show the same. "
         + "Most heads look elsewhere. With [CLS] in sight, in the first sentence 56 of the 72 heads have their largest weight on it in most rows; in the other two they are 55 and 58.")));
