@@ -113,7 +113,7 @@
           pen.fillStyle = viridis((value - low) / (high - low));
           pen.fillRect(x, y, 10, 10);
           if (found.picture[i] <= INK) return;
-          [["#000", 2, 6], [found.alone[i] > INK ? "#ff7f2a" : "#9fd8ff", 3, 4]].forEach(([hue, off, wide]) => {
+          [["#000", 2, 6], [found.alone[i] > INK ? "#ff7f2a" : "#66ccff", 3, 4]].forEach(([hue, off, wide]) => {
             pen.fillStyle = hue;
             pen.fillRect(x + off, y + off, wide, wide);
           });
