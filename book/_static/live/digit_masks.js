@@ -107,13 +107,13 @@
         }
         const [low, high] = [Math.min(...large), Math.max(...large)]; // each map for itself, as it is scored
         captions[n].textContent = `${["mask 2", "its average over many pictures, always the same"][n]}: ${low.toFixed(2)} (dark) to ${high.toFixed(2)} (yellow)`
-          + (n ? "" : "; ink of the digit orange, of pieces white");
+          + "; dots: the digit orange, the pieces blue";
         large.forEach((value, i) => {
           const [x, y] = [10 * (i % SIDE), 10 * Math.floor(i / SIDE)];
           pen.fillStyle = viridis((value - low) / (high - low));
           pen.fillRect(x, y, 10, 10);
           if (found.picture[i] <= INK) return;
-          [["#000", 2, 6], [found.alone[i] > INK ? "#ff7f2a" : "#fff", 3, 4]].forEach(([hue, off, wide]) => {
+          [["#000", 2, 6], [found.alone[i] > INK ? "#ff7f2a" : "#66ccff", 3, 4]].forEach(([hue, off, wide]) => {
             pen.fillStyle = hue;
             pen.fillRect(x + off, y + off, wide, wide);
           });
@@ -121,8 +121,10 @@
       });
       const guess = argmax(found.logits);
       const percent = (one) => (Number.isNaN(one) ? "none" : `${(100 * one).toFixed(0)} %`);
+      const verdict = !(found.share > 0.5) ? "So mask 2 does not beat a guess here."
+        : found.usual > 0.5 ? "So both beat a guess here." : "So mask 2 beats a guess here, and its average does not.";
       tell(`The network names ${guess}, with a probability of ${softmax(found.logits)[guess].toFixed(2)}; it is a ${all.labels[at.number]}. `
-        + (at.scored ? `Of all pairs, a pixel of the digit and one of a piece, mask 2 is larger on the digit in ${percent(found.share)}, its average in ${percent(found.usual)} (a guess: 50 %).` : ""));
+        + (at.scored ? `Mask 2 scores ${percent(found.share)}, its average ${percent(found.usual)} (a guess: 50 %). ${verdict}` : ""));
     }
     function start(number, places) {
       Object.assign(at, { number, places: places.map((place) => [...place]) });
@@ -147,8 +149,8 @@
         button("Another picture", () => { const next = (at.number + 1) % all.labels.length; start(next, all.places[next]); })),
       ...parts,
       make("details", {}, make("summary", {}, "The answer"), make("p", {},
-        "Mostly. With the digit in the corner mask 2 is larger on the digit in 51 to 97 percent of the pairs for seven of the eight pictures, and in 37 for the last; "
-        + "its average, which knows only where digits usually lie, in 5 at most.")));
+        "Mostly. With the digit in the corner mask 2 scores 51 to 97 percent in seven of the eight pictures, and 37 in the last; "
+        + "its average, which knows only where digits usually lie, scores 5 at most.")));
     Object.assign(element, { look, run: (x) => run(p, shaped(Float32Array.from(x), 1, SIDE, SIDE)), at });
     start(0, MIDDLE);
   });
