@@ -185,18 +185,18 @@ def test_the_slider_is_moved_by_keys(page):
 
     assert "1024" in here.locator("label").first.text_content()
     sharp, soft = told.all_text_contents()  # what the root is for is seen at once
-    assert "Next to nothing flows back" in sharp and "flows back" not in soft
+    assert "Next to nothing reaches" in sharp and "reaches" not in soft
     assert "derivatives" not in sharp + soft  # a number that only the second figure explains
     here.get_by_label("features d").focus()
     for _ in range(8):
         page.page.keyboard.press("ArrowLeft")
     assert "4" in here.locator("label").first.text_content()  # where nothing is wrong yet
     assert max(numbers(r"weights: (\d\.\d+)")) < 0.4
-    assert not any("flows back" in said for said in told.all_text_contents())
+    assert not any("reaches" in said for said in told.all_text_contents())
     page.page.keyboard.press("End")
     assert "1024" in here.locator("label").first.text_content()
     sharp, soft = here.locator(".live-told").all_text_contents()
-    assert "Next to nothing flows back" in sharp
+    assert "Next to nothing reaches" in sharp
     largest = numbers(r"weights: (\d\.\d+)")
     assert largest[0] > 0.9
     assert largest[1] < 0.5

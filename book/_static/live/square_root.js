@@ -72,7 +72,7 @@
         [...bars.children].forEach((bar, j) => bar.style.setProperty("--g", found.weights[j]));
         told.textContent = `Largest of ${KEYS} weights: ${found.largest.toFixed(2)}. `
           + (heated ? `Size of the derivatives: ${found.slope < 0.0001 ? "below 0.0001" : found.slope.toPrecision(2)}. ` : "")
-          + (found.slope < 0.01 ? "Next to nothing flows back to query and keys."
+          + (found.slope < 0.01 ? "Next to nothing reaches the scores."
             : found.largest < 2 / KEYS ? "The softmax hardly prefers any key." : "");
       });
     }
