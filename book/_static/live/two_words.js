@@ -96,8 +96,7 @@
           mixes[i].children[j].style.setProperty("--g", share);
         });
       });
-      const dog = at.words.indexOf("dog");
-      const half = dog >= 0 && found.weights[dog][1 - dog] > 0.5;
+      const half = found.weights[0][1] > 0.5; // dog is the first word
       told.textContent = at.words.map((word, i) =>
         `${capital(word)} takes ${written(found.weights[i][i])} of itself and ${written(found.weights[i][1 - i])} of ${at.words[1 - i]}.`)
         .join(" ") + (half ? " So dog takes more than half from bites." : "");
@@ -115,18 +114,18 @@
 
     element.append(
       make("div", { class: "live-row" },
-        button(() => { at.words = ["dog", "bites"]; at.causal = mask.checked = false; set(START); }, "Start again"),
-        button(() => { at.words = ["frost", "bites"]; at.causal = mask.checked = false; set({ ...START, x: [[0, 0, 1, 0], [0, 1, 0, 0]] }); }, "Frost bites"),
-        button(() => set({ q: at.k }), title("k"), " for both"),
-        button(() => { at.words.reverse(); set({ x: [at.x[1], at.x[0]] }); }, "Swap the words"),
-        make("label", {}, mask, " causal mask")),
+        button(() => { at.causal = mask.checked = false; set(START); }, "Start again"),
+        button(() => set({ q: at.k }), title("k"), " for both")),
+
       ...mixes.map((mix, i) => make("div", { "aria-hidden": "true" }, takers[i], mix)), told, spoken,
       make("div", { class: "live-matrices live-made" }, editable("q"), result("query", "queries"),
         editable("k"), result("key", "keys")),
-      make("details", {}, make("summary", {}, "Words, values, scores, weights and new vectors"),
+      make("div", { class: "live-matrices" }, result("scores", "scores")),
+      make("details", {}, make("summary", {}, "Words, values, weights, new vectors and a causal mask"),
+        make("div", { class: "live-row" }, make("label", {}, mask, " causal mask")),
         make("div", { class: "live-matrices" }, editable("x")),
         make("div", { class: "live-matrices live-made" }, editable("v"), result("value", "values")),
-        make("div", { class: "live-matrices" }, result("scores", "scores"), result("weights", "weights"), result("output", "new vectors"))));
+        make("div", { class: "live-matrices" }, result("weights", "weights"), result("output", "new vectors"))));
     element.look = look;
     Object.assign(at, START);
     set(START);
