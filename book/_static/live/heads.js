@@ -6,7 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 1, layer: 0, head: 2, share: "biter", hide: false };
+    const at = { sentence: 1, layer: 0, head: 3, share: "biter", hide: false };
 
     // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
     function rows({ sentence, layer, head, hide }) {
@@ -109,7 +109,7 @@
 
     element.append(
       make("p", {}, "Each square is a head, bright where “bites” gives much of its weight to whoever bites. "
-        + "Does one stay above half in all three sentences? Choose a square to see all its weights below:"),
+        + "Does one head stay above half in all three sentences? Choose a square to see all its weights below:"),
       choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("details", {}, make("summary", {}, "Colour the heads by another weight, or leave out two tokens"),
         make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
