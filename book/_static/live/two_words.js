@@ -2,6 +2,7 @@
 (function () {
   "use strict";
   const { figure, make, viridis } = window.attnbookLive;
+  const WORDS = ["dog", "bites"];
   const FEATURES = ["animal", "action", "cold", "teeth"]; // of a word, a query, a key or a value
   const NAMES = { x: "X", q: "W^Q", k: "W^K", v: "W^V" };
   const START = {
@@ -33,8 +34,8 @@
   const written = (number) => (number === -Infinity ? "−∞" : String(Math.round(100 * number) / 100).replace("-", "−"));
 
   figure("two_words", [], (element) => {
-    const at = { words: ["dog", "bites"], causal: false };
-    const names = at.words.map(() => make("th", { scope: "row" }));
+    const at = { causal: false };
+    const names = WORDS.map((word) => make("th", { scope: "row" }, word));
     const heading = (columns) => make("tr", {}, make("td"), ...columns.map((name) => make("th", { scope: "col" }, name)));
     const fields = {};
     const told = make("p", { class: "live-told" });
@@ -69,10 +70,10 @@
       return make("table", { class: `live-matrix live-${id[0]}` }, make("caption", {}, make("span", {}, caption)), shown[id]);
     }
     function fill(body, matrix, tinted) {
-      const columns = matrix[0].length === at.words.length ? at.words : FEATURES;
+      const columns = matrix[0].length === WORDS.length ? WORDS : FEATURES;
       const seen = matrix.flat().filter(Number.isFinite);
       const [least, most] = [Math.min(...seen), Math.max(...seen)];
-      body.replaceChildren(heading(columns), ...matrix.map((row, i) => make("tr", {}, make("th", { scope: "row" }, at.words[i]),
+      body.replaceChildren(heading(columns), ...matrix.map((row, i) => make("tr", {}, make("th", { scope: "row" }, WORDS[i]),
         ...row.map((number) => {
           const share = most > least && number > least ? (number - least) / (most - least) : 0;
           const style = tinted ? `background: color-mix(in srgb, var(--kind) ${number === 0 ? 12 : 40}%, transparent)` :
@@ -82,23 +83,22 @@
     }
 
     // What a word takes, in words and as two parts of a bar.
-    const takers = at.words.map(() => make("div", { class: "live-taken" }, make("b"), make("span"), make("span")));
-    const mixes = at.words.map(() => make("div", { class: "live-mix" }, make("i"), make("i")));
+    const takers = WORDS.map(() => make("div", { class: "live-taken" }, make("b"), make("span"), make("span")));
+    const mixes = WORDS.map(() => make("div", { class: "live-mix" }, make("i"), make("i")));
     function update() {
       const found = look(at);
-      names.forEach((name, i) => { name.textContent = at.words[i]; });
       for (const [id, body] of Object.entries(shown)) fill(body, found[id], ["query", "key", "value"].includes(id));
       found.weights.forEach((row, i) => {
         const [taker, ...parts] = takers[i].children;
-        taker.textContent = `${capital(at.words[i])} takes`;
+        taker.textContent = `${capital(WORDS[i])} takes`;
         row.forEach((share, j) => {
-          parts[j].textContent = `${at.words[j]} ${Math.round(100 * share)} %`;
+          parts[j].textContent = `${WORDS[j]} ${Math.round(100 * share)} %`;
           mixes[i].children[j].style.setProperty("--g", share);
         });
       });
       const half = found.weights[0][1] > 0.5; // dog is the first word
-      told.textContent = at.words.map((word, i) =>
-        `${capital(word)} takes ${written(found.weights[i][i])} of itself and ${written(found.weights[i][1 - i])} of ${at.words[1 - i]}.`)
+      told.textContent = WORDS.map((word, i) =>
+        `${capital(word)} takes ${written(found.weights[i][i])} of itself and ${written(found.weights[i][1 - i])} of ${WORDS[1 - i]}.`)
         .join(" ") + (half ? " So dog takes more than half from bites." : "");
     }
     function say() { spoken.textContent = told.textContent; }
@@ -116,7 +116,6 @@
       make("div", { class: "live-row" },
         button(() => { at.causal = mask.checked = false; set(START); }, "Start again"),
         button(() => set({ q: at.k }), title("k"), " for both")),
-
       ...mixes.map((mix, i) => make("div", { "aria-hidden": "true" }, takers[i], mix)), told, spoken,
       make("div", { class: "live-matrices live-made" }, editable("q"), result("query", "queries"),
         editable("k"), result("key", "keys")),

@@ -49,7 +49,7 @@
   }
 
   figure("warp_frame", ["seven"], (element, { ink }) => {
-    const at = { theta: MAPS["identity"], pushed: false };
+    const at = { theta: MAPS.identity, pushed: false };
     const look = ({ theta, pushed }) => (pushed ? push(ink, theta) : { output: read(ink, theta), holes: [] });
     const { parts, tell, say } = teller();
     const canvas = (side, label) => make("canvas", { width: 10 * side, height: 10 * side, role: "img", "aria-label": label });
