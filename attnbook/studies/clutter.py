@@ -30,13 +30,13 @@ MASKS = ("mask 1", "mask 2")
 
 @on_cpu
 def cluttered(
-    count: int, *, part: str, seed: int
+    count: int, *, part: str, seed: int, piece: int = 6
 ) -> tuple[Float[Tensor, "count 1 28 28"], Int[Tensor, " count"], Float[Tensor, "count 1 28 28"]]:
     """Return pictures of one digit among three pieces of digits, its label, and the digit alone.
 
-    Digits are those of `mnist` at half their size, 14 x 14; pieces are 6 x 6, cut from the middle.
-    Both lie at random places, and where they overlap the brighter one shows. Each of the `PARTS`
-    draws from its own images, in a fixed shuffled order.
+    Digits are those of `mnist` at half their size, 14 x 14; pieces are squares of side `piece`, cut
+    from the middle. Both lie at random places, and where they overlap the brighter one shows. Each
+    of the `PARTS` draws from its own images, in a fixed shuffled order.
     """
     images, labels = small_digits()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -51,11 +51,12 @@ def cluttered(
     paste(alone, images[picked], draw(SIDE - 14 + 1, 2, count))
     pictures = alone.clone()
     rows = torch.arange(count)
+    margin, side = (14 - piece - 4) // 2, torch.arange(piece)
     for _ in range(3):
         others = images[pool[draw(len(pool), count)]]
-        y, x = (rearrange(start, "n -> n 1") + torch.arange(6) for start in 2 + draw(5, 2, count))
+        y, x = (rearrange(start, "n -> n 1") + side for start in margin + draw(5, 2, count))
         pieces = others[rows[:, None, None], y[:, :, None], x[:, None, :]]
-        paste(pictures, pieces, draw(SIDE - 6 + 1, 2, count))
+        paste(pictures, pieces, draw(SIDE - piece + 1, 2, count))
     return pictures[:, None], labels[picked], alone[:, None]
 
 
@@ -208,6 +209,7 @@ def learn(
     shortcuts: bool = False,
     behind_relu: bool = False,
     mean_head: bool = False,
+    piece: int = 6,
     measured_on: str = "test",
     tested: int = 1000,
     device: str = "cpu",
@@ -220,7 +222,7 @@ def learn(
     torch.manual_seed(seed)
     options: dict[str, Any] = {"shortcuts": shortcuts, "behind_relu": behind_relu}
     model = network(arm, weight=weight, mean_head=mean_head, **options).to(device)
-    images, labels, _ = cluttered(32 * steps, part="training", seed=seed)
+    images, labels, _ = cluttered(32 * steps, part="training", seed=seed, piece=piece)
     losses = fit(
         model,
         lambda model, x, labels: F.cross_entropy(model(x), labels),
@@ -230,7 +232,7 @@ def learn(
         lr=lr,
         seed=seed,
     )
-    drawn = cluttered(tested, part=measured_on, seed=seed)
+    drawn = cluttered(tested, part=measured_on, seed=seed, piece=piece)
     pictures, answers, alone = (tensor.to(device) for tensor in drawn)
     bins = max(1, steps // 20)
     found: dict[str, Any] = {
@@ -239,9 +241,10 @@ def learn(
     with torch.no_grad():
         found["right"] = accuracy(model, pictures, answers)
         if measured_on == "test" and isinstance(model.gates[0], CBAM):
-            others, _, _ = cluttered(tested, part="training", seed=seed + 5000)
+            others, *_ = cluttered(tested, part="training", seed=seed + 5000, piece=piece)
             usual = [mask.mean(0, keepdim=True) for mask, *_ in masks(model, others.to(device))]
-            found |= looked_into(model, pictures[:LOOKED_AT], alone[:LOOKED_AT], usual)
+            best = best_by_place(piece).to(device)
+            found |= looked_into(model, pictures[:LOOKED_AT], alone[:LOOKED_AT], usual, best)
             found["replaced"] = {
                 name: accuracy_with(change, usual, model, pictures, answers)
                 for name, change in REPLACED.items()
@@ -254,7 +257,7 @@ def learn(
 
 
 def looked_into(
-    model: ClutterNetwork, pictures: Tensor, alone: Tensor, usual: list[Tensor]
+    model: ClutterNetwork, pictures: Tensor, alone: Tensor, usual: list[Tensor], best: Tensor
 ) -> dict[str, Any]:
     """Return how masks, their averages over other pictures, and what they read lie on the digit."""
     found = masks(model, pictures)
@@ -263,7 +266,7 @@ def looked_into(
         "its average": usual,
         "mean that it reads": [mean for _, mean, _ in found],
         "maximum that it reads": [most for _, _, most in found],
-        "best by place": len(found) * [best_by_place().to(pictures.device)],
+        "best by place": len(found) * [best],
     }
     return {
         "maps": {name: scored(each, pictures, alone) for name, each in maps.items()},
@@ -274,12 +277,12 @@ def looked_into(
 
 @cache
 @on_cpu
-def best_by_place() -> Float[Tensor, "1 1 28 28"]:
+def best_by_place(piece: int) -> Float[Tensor, "1 1 28 28"]:
     """Return how much more often the digit's ink lies at a place than a piece's, by 4,000 counts.
 
     No map that never sees the picture can find the digit more often, but for the error of counting.
     """
-    pictures, _, alone = cluttered(4000, part="training", seed=9000)
+    pictures, _, alone = cluttered(4000, part="training", seed=9000, piece=piece)
     ink, digit = pictures > INK, alone > INK
     often = digit.float().mean(0) / ((ink & ~digit).float().mean(0) + 1e-3)
     return often[None]
@@ -519,6 +522,12 @@ def attacks(
             f"{name}, rate {lr:g}": {**cells[name], "lr": lr, "mean_head": True}
             for name in whether
             for lr in sorted({cells[name]["lr"] for name in whether})
+        },
+        **{
+            f"pieces of {piece} x {piece}, all seeds": {
+                name: {**cells[name], "piece": piece} for name in whether
+            }
+            for piece in (8, 10)
         },
     }
     found = []
