@@ -136,11 +136,8 @@ def test_the_page_has_the_weights_of_the_encoder():
 def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     here = page.page.locator("attn-live[name=heads]")
     pressed = here.locator(".live-heads [aria-pressed=true]")
-    assert pressed.get_attribute("aria-label") == "layer 1, head 4: 0.27"
-    assert here.get_by_label("The man bites the").is_checked()
-    pressed.focus()
-    page.page.keyboard.press("ArrowLeft")
     assert pressed.get_attribute("aria-label") == "layer 1, head 3: 1.00"
+    assert here.get_by_label("The man bites the").is_checked()
     before = "Every word reads what stands before it."  # the label of this head alone
     assert before in here.locator(".live-weights caption").text_content()
     assert here.locator(".live-heads [tabindex='0']").count() == 1  # one stop for the whole grid

@@ -6,7 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
-    const at = { sentence: 1, layer: 0, head: 3, share: "biter", hide: false };
+    const at = { sentence: 1, layer: 0, head: 2, share: "biter", hide: false };
 
     // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
     function rows({ sentence, layer, head, hide }) {
