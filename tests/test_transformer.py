@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from attnbook import KeyValueCache, RotaryEncoding, causal_mask, padding_mask, transformer
-from attnbook.studies import heads
+from attnbook.studies import heads, stored
 from attnbook.transformer import (
     Block,
     Encoder,
@@ -392,6 +393,45 @@ def test_where_a_head_looks_is_counted():
     assert found["itself"].tolist() == [[0, 0.5]]
     assert found["itself, words only"][0, 1] == 1
     assert found["next"].tolist() == [[0, 0]]
+
+
+def test_the_weight_of_a_word_in_pieces_is_added_up(monkeypatch):
+    tokens = {
+        "toad": ["[CLS]", "to", "##ad", "[SEP]"],
+        "bites": ["[CLS]", "bites", "[SEP]"],
+        "The toad bites the man.": [
+            "[CLS]", "the", "to", "##ad", "bites", "the", "man", ".", "[SEP]"
+        ],
+    }  # fmt: skip
+    weights = torch.rand(6, 12, 9, 9)
+    encode = {text: SimpleNamespace(tokens=found) for text, found in tokens.items()}
+    published = SimpleNamespace(tokenizer=SimpleNamespace(encode=encode.get))
+    monkeypatch.setattr(heads, "example", lambda _, sentence: (tokens[sentence], weights))
+    found = heads.to_word_before(published, "toad", "bites")
+    assert_close(found, weights[:, :, 4, 2] + weights[:, :, 4, 3])
+
+
+def test_words_and_verbs_are_stored_as_they_were_tried():
+    """All that were tried are there; the head that dog and frost choose is that of chapter 2."""
+    found = stored("heads")["results"]["to the word before the verb, thousandths"]
+    assert list(found) == ["bites", *heads.VERBS]
+    assert list(found["bites"]) == [*heads.ANIMALS, *heads.OTHERS]
+    assert all(list(found[verb]) == list(heads.WITH_VERBS) for verb in heads.VERBS)
+    row = stored("heads")["results"]["the row of bites, thousandths"]
+    for word, (tokens, weights) in {"dog": row[0], "frost": row[3]}.items():
+        there = torch.tensor(weights)[..., tokens.index(word)]
+        assert torch.equal(torch.tensor(found["bites"][word]), there)
+
+
+def test_in_the_first_layer_the_word_before_the_verb_changes_its_own_key_alone(published):
+    """As chapter 2 says: what "bites" gives to the other words keeps its proportions."""
+    rows = []
+    for sentence in (heads.EXAMPLES[0], heads.FROST):
+        tokens, weights = heads.example(published, sentence)
+        others = [n for n in range(len(tokens)) if n != 2]
+        row = weights[0, :, tokens.index("bites"), others]
+        rows.append(row / row.sum(-1, keepdim=True))
+    assert_close(*rows, atol=1e-5, rtol=1e-3)
 
 
 def test_sentences_are_plain_and_always_the_same():

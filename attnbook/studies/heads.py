@@ -25,6 +25,16 @@ EXAMPLES = (
 )
 FROST = "The frost bites the man."  # where "bites" says something else
 
+# "The WORD VERB the man.": how much of its weight does the verb give to the word before it?
+ANIMALS = ("dog", "snake", "cat", "horse", "wolf", "fox", "bear", "shark", "rat", "wasp", "tiger",
+           "lion", "fly", "bird", "fish", "ant", "cow", "mouse", "spider", "duck", "crab",
+           "turtle")  # fmt: skip
+OTHERS = ("frost", "wind", "cold", "acid", "law", "tax", "screw", "saw", "wheel", "cost", "crisis",
+          "heat", "boy", "queen", "doctor", "baby", "apple", "stone", "tree", "car", "table",
+          "cake", "door", "pencil")  # fmt: skip
+VERBS = ("sees", "likes", "hits", "finds", "eats", "hears")  # each with the four words below
+WITH_VERBS = ("dog", "frost", "snake", "wind")
+
 
 def sentences(count: int) -> list[str]:
     """Return `count` different sentences of 8 to 30 plain words, drawn with a fixed seed."""
@@ -69,6 +79,17 @@ def example(published: SentenceEncoder, sentence: str) -> tuple[list[str], Tenso
     return published.tokenizer.encode(sentence).tokens, weights
 
 
+def to_word_before(published: SentenceEncoder, word: str, verb: str) -> Tensor:
+    """Return the weight that `verb` gives to `word`, (layer, head), in "The WORD VERB the man.".
+
+    Of a word in pieces, the weights are added up; of a verb in pieces, the first one asks.
+    """
+    tokens, weights = example(published, f"The {word} {verb} the man.")
+    before = len(published.tokenizer.encode(word).tokens)  # [CLS], its pieces, [SEP]
+    assert tokens[before] == published.tokenizer.encode(verb).tokens[1]
+    return weights[:, :, before, 2:before].sum(-1)
+
+
 @on_cpu
 def run(*, count: int) -> dict[str, Any]:
     """Count, sentence by sentence, with the published weights and with random ones."""
@@ -81,6 +102,7 @@ def run(*, count: int) -> dict[str, Any]:
     halves = found[::2].mean(0) - found[1::2].mean(0)
     looked = [example(published, sentence) for sentence in (*EXAMPLES, FROST)]
     tokens, weights = looked[0]
+    asked = {"bites": (*ANIMALS, *OTHERS), **dict.fromkeys(VERBS, WITH_VERBS)}
     return {
         "words and parts of words": int((lengths - 2).sum()),
         "even": round((1 / lengths).mean().item(), 4),
@@ -93,6 +115,10 @@ def run(*, count: int) -> dict[str, Any]:
             [tokens, thousandths(weights[:, :, tokens.index("bites")])]
             for tokens, weights in looked
         ],
+        "to the word before the verb, thousandths": {
+            verb: {word: thousandths(to_word_before(published, word, verb)) for word in words}
+            for verb, words in asked.items()
+        },
         "published": rounded(found.mean(0)),
         "random weights": rounded(count_looks(control, texts).mean(0)),
         "largest difference between halves": round(halves.abs().max().item(), 4),
