@@ -431,6 +431,10 @@ def attacks(
         for shape, change in shapes.items()
     }
     larger["rotary, two heads, base 1000000000"] = {**larger["rotary, two heads"], "base": 1e9}
+    length = 2 * sizes["length"]
+    farther = {"within": length // BIN - 1, "beyond": 4 * length // BIN - 1}
+    twice = changed(tried, length=length, test_length=4 * length)
+    trained_on_twice = f"trained on {length}, beyond at four times that"
     rate = best["sinusoidal, within"]
     floater = {
         f"FLOATER, step {step}, rate {lr:g}": {"arm": "FLOATER", "step": step, "lr": lr, **sizes}
@@ -450,12 +454,14 @@ def attacks(
         "another base of rotary encoding": (bases, range(seeds)),
         "FLOATER beside the sinusoids": (floater, range(seeds)),
         "larger heads": (larger, range(seeds)),
+        trained_on_twice: (twice, range(seeds)),
     }
     found = []
     for what, (cells, block) in plan.items():
         came = repeat_all(each, learn, cells, block, f"attack: {what}")
+        bins = farther if what == trained_on_twice else stretches
         shares = {
-            arm: {f"{n}, {w}": at(rows, n, p) for n in ASKED for w, p in stretches.items()}
+            arm: {f"{n}, {w}": at(rows, n, p) for n in ASKED for w, p in bins.items()}
             for arm, rows in came.items()
         }
         found.append({"tried": what, "came": shares})
