@@ -1,7 +1,8 @@
 // What the theme leaves undone: menus that open and close, words of a search that are marked, pages
 // that print light. And what depends on the width of the page: formulas that are too wide for it
 // scroll inside themselves, and whatever scrolls can be reached from the keyboard. No line begins
-// with the comma that follows a formula, and no name is cut in the middle of a word.
+// with the comma that follows a formula or with the % of a number, and no name is cut in the
+// middle of a word.
 (function () {
   "use strict";
 
@@ -46,6 +47,24 @@
     });
   }
 
+  // A number and its sign are read together: 95 %, ± 0.3.
+  function keepSigns() {
+    document.querySelectorAll(".bd-article :is(p, li, td)").forEach((block) => {
+      block.childNodes.forEach((node) => {
+        if (node.nodeType !== Node.TEXT_NODE) return;
+        node.data = node.data.replace(/(\d) %/g, "$1\u00a0%").replace(/± (?=\d)/g, "±\u00a0");
+      });
+    });
+  }
+
+  // On a phone what a cell prints wraps, but a table with columns scrolls: its numbers stay below each other.
+  function findColumns() {
+    document.querySelectorAll(".bd-article .cell_output :is(.stream, .text_plain) pre").forEach((pre) => {
+      const rows = pre.textContent.split("\n").filter((row) => /\S {2,}\S/.test(row) || /\d\s+[\d.]+\s+[\d.]+/.test(row));
+      pre.classList.toggle("columns", rows.length > 2);
+    });
+  }
+
   // The arrows that unfold the contents have no name of their own.
   function nameTheArrows() {
     document.querySelectorAll("nav.bd-docs-nav details > summary").forEach((summary) => {
@@ -69,7 +88,7 @@
       if (!text || text.nodeType !== Node.TEXT_NODE) return;
       const parts = text.data.split(/(?<=[._=([,])(?=\w)/);
       if (parts.length === 1) return;
-      text.replaceWith(...parts.flatMap((part) => [part, document.createElement("wbr")]));
+      text.replaceWith(...parts.flatMap((part, n) => (n ? [document.createElement("wbr"), part] : [part])));
     });
   }
 
@@ -184,6 +203,8 @@
 
   window.addEventListener("load", () => {
     keepTogether();
+    keepSigns();
+    findColumns();
     document.fonts.ready.then(fit);
     window.addEventListener("resize", fitSoon);
     document.addEventListener("toggle", fitSoon, true);

@@ -124,8 +124,9 @@ MEASURED = """async () => {
     await new Promise(requestAnimationFrame);
     await new Promise(done => setTimeout(done, 100));
 }"""
-# A comma that follows a formula stands on its line, not at the beginning of the next.
-LEFT_BEHIND = """() => [...document.querySelectorAll("main span.math")].filter(e => {
+# A comma that follows a formula or a name in code stands on its line, not at the beginning of the
+# next, and so does the sign of per cent behind a number.
+LEFT_BEHIND = """() => [...document.querySelectorAll("main :is(span.math, code.literal)")].filter(e => {
     const after = e.nextSibling;
     if (after?.nodeType !== Node.TEXT_NODE || !/^[,.;:!?)]/.test(after.data)) return false;
     const mark = document.createRange();
