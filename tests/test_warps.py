@@ -79,6 +79,26 @@ def test_the_window_at_the_inks_middle_frames_a_blot():
     torch.testing.assert_close(window(canvas)[0, 0], expected, atol=1e-5, rtol=0)
 
 
+def test_the_largest_piece_alone_is_framed():
+    """Pixels that touch at a corner are one piece, those of two pictures never are."""
+    canvases = torch.zeros(3, 1, 21, 21)
+    canvases[1, :, 12:16, 5:9] = 0.2  # 16 pixels
+    canvases[1, :, 16:18, 9] = 1  # two more, of which one touches a corner
+    alone = canvases.clone()
+    canvases[1, :, 2:6, 14:18] = 1  # 16 pixels, but darker
+    canvases[1, :, 8] = 0.1  # paper
+    canvases[::2, :, :15] = 1
+    kept = warps.LargestPiece()(canvases)
+    assert torch.equal(kept[1], alone[1]) and torch.equal(kept[::2], canvases[::2])
+    pale = torch.full((2, 1, 5, 5), 0.1)
+    assert torch.equal(warps.LargestPiece()(pale), pale)  # no ink: as it is
+    (piece, _), (middle, _) = (
+        warps.centred(nn.Sequential(), piece=True),
+        warps.centred(nn.Sequential()),
+    )
+    torch.testing.assert_close(piece.theta(canvases)[1], middle.theta(alone)[1])
+
+
 def test_a_mirrored_map_has_the_angle_of_what_it_mirrors():
     angles = torch.linspace(-1, 1, 9)
     turn = torch.stack([angles.cos(), angles.sin(), -angles.sin(), angles.cos()], -1)
