@@ -126,7 +126,7 @@ MEASURED = """async () => {
 }"""
 # A comma that follows a formula or a name in code stands on its line, not at the beginning of the
 # next, and so does the sign of per cent behind a number.
-LEFT_BEHIND = """() => [...document.querySelectorAll("main :is(span.math, code.literal)")].filter(e => {
+LEFT_BEHIND = """() => [...document.querySelectorAll("main span.math, main code")].filter(e => {
     const after = e.nextSibling;
     if (after?.nodeType !== Node.TEXT_NODE || !/^[,.;:!?)]/.test(after.data)) return false;
     const mark = document.createRange();
