@@ -131,8 +131,8 @@
       scale,
       make("div", { class: "live-scroll" }, grid),
       make("div", { class: "live-scroll", role: "group", tabindex: 0, "aria-label": "Weights of the head" }, matrix), told, spoken,
-      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "No head gives whoever bites more than half of the weight of “bites” in all three sentences, with or without [CLS] and [SEP]. With them, layer 1, head 4 has the highest least weight, 0.25. Layer 1, head 3 is the brightest in the first two sentences, and dark in the third, where it reads “often”. "
-        + "Without them, layer 1, head 6 comes nearest: it puts 0.71, 0.49 and 0.56 on whoever bites. "
+      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "No head gives whoever bites more than half of the weight of “bites” in all three sentences, with or without [CLS] and [SEP]. Layer 1, head 3 is the brightest in the first two sentences, and dark in the third, where it reads “often”. "
+        + "Layer 1, head 4 comes nearest: the least of its three weights is 0.25. Without [CLS] and [SEP], layer 1, head 6 does: it puts 0.71, 0.49 and 0.56 on whoever bites. "
         + "But in all three sentences whoever bites stands before the verb, so a head that reads nouns before the verb would show the same. "
         + "Most heads look elsewhere. With [CLS] in sight, in the first sentence 56 of the 72 heads have their largest weight on it in most rows; in the other two they are 55 and 58.")));
     element.rows = (settings) => rows({ ...at, ...settings }).map((row) => [...row]);
