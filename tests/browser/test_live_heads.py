@@ -171,6 +171,40 @@ def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     assert "Layer 2, head 9: words put 0.92" in here.locator(".live-told").text_content()
 
 
+def test_the_least_of_the_three_sentences_is_shown(page):
+    here = page.page.locator("attn-live[name=heads]")
+    told = here.locator(".live-told")
+    here.get_by_label("on whoever bites").check()
+    here.get_by_label("the least of the three").check()
+    here.locator(".live-heads button").nth(5).click()
+    each = "In the three sentences, in this order"
+    assert told.text_content() == (
+        f"Layer 1, head 6: “bites” puts at least 0.49 on whoever bites. {each}: 0.71, 0.49, 0.56."
+        " The best head is head 6 of layer 1, with 0.49."
+    )
+    assert here.locator(".live-weights tbody th").nth(1).text_content() == "man"  # there it is 0.49
+    here.get_by_label("without [CLS] and [SEP]").uncheck()
+    here.locator(".live-heads button").nth(2).click()
+    assert told.text_content() == (
+        f"Layer 1, head 3: “bites” puts at least 0.00 on whoever bites. {each}: 1.00, 1.00, 0.00."
+        " The best head is head 4 of layer 1, with 0.25."
+    )
+    assert "often" in here.locator(".live-weights tbody").text_content()
+    assert here.locator("p[aria-live]").text_content() == told.text_content()
+    assert "the least of the three sentences" in here.locator(".live-heads caption").text_content()
+    shown = here.locator(".live-heads button").evaluate_all("all => all.map(e => e.ariaLabel)")
+    state, extra = live.read("heads")
+    rows = [state[f"sentence {n}"][:, :, extra["tokens"][n].index("bites")] for n in range(3)]
+    biters = [extra["tokens"][n].index(word) for n, word in enumerate(("dog", "man", "dog"))]
+    least = torch.stack([row[..., at] for row, at in zip(rows, biters, strict=True)]).amin(0)
+    assert [float(one.split(": ")[1]) for one in shown] == pytest.approx(
+        least.flatten().tolist(), abs=0.0051
+    )
+    here.get_by_label("on the next word").check()
+    here.locator(".live-heads button").nth(20).click()
+    assert "Layer 2, head 9: words put at least 0." in told.text_content()
+
+
 def test_the_answer_below_the_heads_holds(page):
     said = page.page.locator("attn-live[name=heads] details").last.text_content()
     state, extra = live.read("heads")
@@ -199,12 +233,15 @@ def test_the_answer_below_the_heads_holds(page):
             found = torch.tensor(figure(page, "heads", code, settings))
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert [one.argmax().item() for one in on_biter[:2]] == [2, 2]  # layer 1, head 3
+    with_ends = torch.stack(on_biter).amin(0)
+    assert with_ends.argmax() == 3  # layer 1, head 4
+    assert with_ends.max().item() == pytest.approx(0.25, abs=0.005)
     least = torch.stack(words_only).amin(0)
     assert least.argmax() == 5  # layer 1, head 6
     near = [one[0, 5].item() for one in words_only]
     assert near == pytest.approx([0.71, 0.49, 0.56], abs=0.005)
     assert re.findall(r"\b0\.\d\d\b|\b\d\d\b", said) == [
-        *("0.71", "0.49", "0.56", "56", "72", "55", "58")
+        *("0.25", "0.71", "0.49", "0.56", "56", "72", "55", "58")
     ]
 
 

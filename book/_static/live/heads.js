@@ -6,6 +6,7 @@
 
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
+    const LEAST = p.sentences.length; // the choice behind the sentences: of each head, the smallest of the three weights
     const at = { sentence: 1, layer: 0, head: 2, share: "biter", hide: false };
 
     // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
@@ -25,11 +26,13 @@
     // Whoever bites is the first of the two nouns in each sentence.
     const biter = (sentence) => p.tokens[sentence].findIndex((token) => token === "dog" || token === "man");
     const says = (...number) => (at.share === "biter"
-      ? ["“bites” puts", ...number, `on “${p.tokens[at.sentence][biter(at.sentence)]}”, who bites`]
+      ? ["“bites” puts", ...number, at.sentence === LEAST ? "on whoever bites" : `on “${p.tokens[at.sentence][biter(at.sentence)]}”, who bites`]
       : ["words put", ...number, SHARES[at.share]]).join(" ");
+    const inEach = (settings) => p.sentences.map((_, sentence) => share({ ...settings, sentence }));
 
     // What "bites" gives to whoever bites, or all words in the mean to [CLS], to their neighbours, to themselves.
     function share(settings) {
+      if (settings.sentence === LEAST) return Math.min(...inEach(settings));
       const matrix = rows(settings);
       if (settings.share === "biter") {
         const ends = settings.hide ? 1 : 0;
@@ -79,16 +82,21 @@
         }));
       };
       const indices = [...Array(heads).keys()];
+      const least = at.sentence === LEAST ? "the least of the three sentences, of the " : "";
       grid.replaceChildren(
-        make("caption", {}, `Rows: layers; columns: heads. Colour: weight that ${says()}.`),
+        make("caption", {}, `Rows: layers; columns: heads. Colour: ${least}weight that ${says()}.`),
         make("thead", {}, make("tr", {}, make("td"), ...indices.map((h) => make("th", { scope: "col" }, h + 1)))),
         make("tbody", {}, ...Array.from({ length: layers }, (_, layer) => make("tr", {},
           make("th", { scope: "row" }, layer + 1), ...indices.map((head) => cell(layer, head))))));
     }
 
+    // The least of the three shows the sentence in which the chosen head has it.
     function drawMatrix() {
-      const tokens = p.tokens[at.sentence].slice(at.hide ? 1 : 0, at.hide ? -1 : undefined);
-      const found = rows(at);
+      const each = inEach(at);
+      const least = at.sentence === LEAST;
+      const sentence = least ? each.indexOf(Math.min(...each)) : at.sentence;
+      const tokens = p.tokens[sentence].slice(at.hide ? 1 : 0, at.hide ? -1 : undefined);
+      const found = rows({ ...at, sentence });
       const before = at.layer === 0 && at.head === 2 && !at.hide ? " Every word reads what stands before it." : "";
       matrix.replaceChildren(
         make("caption", {}, `Layer ${at.layer + 1}, head ${at.head + 1}: rows ask, columns are read.${before}`),
@@ -100,8 +108,14 @@
         const most = Array.from(found[i], (weight, j) => [weight, tokens[j]]).sort((a, b) => b[0] - a[0]).slice(0, 3);
         told.textContent = `“${tokens[i]}” reads ${most.map(([weight, token]) => `${token} ${weight.toFixed(2)}`).join(", ")}.`;
       }
-      const all = at.share === "biter" ? ` In the three sentences, in this order: ${p.sentences.map((_, sentence) => share({ ...at, sentence }).toFixed(2)).join(", ")}.` : "";
-      told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says(share(at).toFixed(2))}.${all}`;
+      const all = at.share === "biter" || least ? ` In the three sentences, in this order: ${each.map((weight) => weight.toFixed(2)).join(", ")}.` : "";
+      told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says(...(least ? ["at least"] : []), share(at).toFixed(2))}.${all}${least ? best() : ""}`;
+    }
+
+    function best() {
+      const all = Array.from({ length: layers * heads }, (_, i) => share({ ...at, layer: Math.floor(i / heads), head: i % heads }));
+      const i = all.indexOf(Math.max(...all));
+      return ` The best head is head ${i % heads + 1} of layer ${Math.floor(i / heads) + 1}, with ${all[i].toFixed(2)}.`;
     }
 
     function update() { drawGrid(); drawMatrix(); }
@@ -109,8 +123,8 @@
 
     element.append(
       make("p", {}, "Each square is a head, bright where “bites” gives much of its weight to whoever bites. "
-        + "Does one head stay above half in all three sentences? Choose a square to see all its weights below:"),
-      choice("Sentence", "heads-sentence", p.sentences.map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
+        + "Does one head stay above half in all three sentences? “The least of the three” shows it at once. Choose a square to see all its weights below:"),
+      choice("Sentence", "heads-sentence", [...p.sentences, "the least of the three"].map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("details", {}, make("summary", {}, "Colour the heads by another weight, or leave out two tokens"),
         make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
         choice("Weight", "heads-share", Object.entries(SHARES), at.share, (name) => { at.share = name; })),
@@ -118,7 +132,7 @@
       make("div", { class: "live-scroll" }, grid),
       make("div", { class: "live-scroll", role: "group", tabindex: 0, "aria-label": "Weights of the head" }, matrix), told, spoken,
       make("details", {}, make("summary", {}, "The answer"), make("p", {}, "No head gives whoever bites more than half of the weight of “bites” in all three sentences, with or without [CLS] and [SEP]. Layer 1, head 3 is the brightest in the first two sentences, and dark in the third, where it reads “often”. "
-        + "Layer 1, head 6 comes nearest: without [CLS] and [SEP] it puts 0.71, 0.49 and 0.56 on whoever bites. "
+        + "Layer 1, head 4 comes nearest: the least of its three weights is 0.25. Without [CLS] and [SEP], layer 1, head 6 does: it puts 0.71, 0.49 and 0.56 on whoever bites. "
         + "But in all three sentences whoever bites stands before the verb, so a head that reads nouns before the verb would show the same. "
         + "Most heads look elsewhere. With [CLS] in sight, in the first sentence 56 of the 72 heads have their largest weight on it in most rows; in the other two they are 55 and 58.")));
     element.rows = (settings) => rows({ ...at, ...settings }).map((row) => [...row]);
