@@ -49,7 +49,7 @@
 
   // A number and its sign are read together: 95 %, ± 0.3.
   function keepSigns() {
-    document.querySelectorAll(".bd-article :is(p, li, td)").forEach((block) => {
+    document.querySelectorAll(".bd-article :is(p, li, td):not(.figure-said)").forEach((block) => {
       block.childNodes.forEach((node) => {
         if (node.nodeType !== Node.TEXT_NODE) return;
         node.data = node.data.replace(/(\d) %/g, "$1\u00a0%").replace(/± (?=\d)/g, "±\u00a0");
@@ -198,12 +198,12 @@
     keepThePlace();
     mendMenus();
     printLight();
+    keepSigns(); // before words are marked: a mark would lose its place
     markSearched();
   });
 
   window.addEventListener("load", () => {
     keepTogether();
-    keepSigns();
     findColumns();
     document.fonts.ready.then(fit);
     window.addEventListener("resize", fitSoon);
