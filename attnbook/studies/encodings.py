@@ -269,7 +269,7 @@ def run(
     validation sequences there.
     """
     sizes = {"steps": steps, "length": length, "test_length": test_length, "count": count}
-    stretches = {"within": length // BIN - 1, "beyond": 4 * length // BIN - 1}
+    stretches = measured(length)
     arms = {arm: {"arm": arm, **sizes} for arm in ENCODINGS}
     tuning, best, runs = {}, {}, {}
     for where, place in stretches.items():
@@ -355,6 +355,11 @@ def apart(
     return repeat_all(each, split, cells, range(seeds), "by distance")
 
 
+def measured(length: int) -> dict[str, int]:
+    """Return the bins that are measured: the last of the trained length, and one far beyond."""
+    return {"within": length // BIN - 1, "beyond": 4 * length // BIN - 1}
+
+
 def at(rows: list[dict[str, Any]], name: str, place: int) -> list[float]:
     """Return the shares of right answers to one question on one stretch, seed by seed."""
     return [row["right"][name][place] for row in rows]
@@ -432,9 +437,7 @@ def attacks(
     }
     larger["rotary, two heads, base 1000000000"] = {**larger["rotary, two heads"], "base": 1e9}
     length = 2 * sizes["length"]
-    farther = {"within": length // BIN - 1, "beyond": 4 * length // BIN - 1}
     twice = changed(tried, length=length, test_length=4 * length)
-    trained_on_twice = f"trained on {length}, beyond at four times that"
     rate = best["sinusoidal, within"]
     floater = {
         f"FLOATER, step {step}, rate {lr:g}": {"arm": "FLOATER", "step": step, "lr": lr, **sizes}
@@ -454,14 +457,17 @@ def attacks(
         "another base of rotary encoding": (bases, range(seeds)),
         "FLOATER beside the sinusoids": (floater, range(seeds)),
         "larger heads": (larger, range(seeds)),
-        trained_on_twice: (twice, range(seeds)),
+        f"trained on {length}, beyond at four times that": (twice, range(seeds)),
     }
     found = []
     for what, (cells, block) in plan.items():
         came = repeat_all(each, learn, cells, block, f"attack: {what}")
-        bins = farther if what == trained_on_twice else stretches
         shares = {
-            arm: {f"{n}, {w}": at(rows, n, p) for n in ASKED for w, p in bins.items()}
+            arm: {
+                f"{n}, {w}": at(rows, n, p)
+                for n in ASKED
+                for w, p in measured(cells[arm]["length"]).items()
+            }
             for arm, rows in came.items()
         }
         found.append({"tried": what, "came": shares})

@@ -125,7 +125,7 @@ MEASURED = """async () => {
     await new Promise(done => setTimeout(done, 100));
 }"""
 # A comma that follows a formula or a name in code stands on its line, not at the beginning of the
-# next, and so does the sign of per cent behind a number.
+# next.
 LEFT_BEHIND = """() => [...document.querySelectorAll("main span.math, main code")].filter(e => {
     const after = e.nextSibling;
     if (after?.nodeType !== Node.TEXT_NODE || !/^[,.;:!?)]/.test(after.data)) return false;
@@ -134,6 +134,11 @@ LEFT_BEHIND = """() => [...document.querySelectorAll("main span.math, main code"
     mark.setEnd(after, 1);
     return mark.getBoundingClientRect().top > e.getBoundingClientRect().bottom;
 }).map(e => e.textContent.slice(0, 80))"""
+# Between a number and its sign no line is broken.
+TORN_SIGNS = r"""() => [...document.querySelectorAll(".bd-article :is(p, li, td)")]
+    .filter(e => !e.matches(".figure-said"))
+    .flatMap(e => [...e.childNodes].filter(n => n.nodeType === Node.TEXT_NODE))
+    .map(n => n.data).filter(text => /\d %|± \d/.test(text))"""
 # Tags of cells, what folds them on the page, and what is in it.
 FOLDS = [
     ("hide-input", "above-input", ".cell_input"),
@@ -220,6 +225,7 @@ def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
         assert visit.page.evaluate(UNREACHABLE) == []
         assert visit.page.evaluate(CUT_OFF) == []
         assert visit.page.evaluate(LEFT_BEHIND) == []
+        assert visit.page.evaluate(TORN_SIGNS) == []
         assert pixels < 1200 or visit.page.evaluate(CLIPPED) == []
 
 
