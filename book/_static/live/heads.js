@@ -7,7 +7,7 @@
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
     const LEAST = p.sentences.length; // the choice behind the sentences: of each head, the smallest of the three weights
-    const at = { sentence: 1, layer: 0, head: 2, share: "biter", hide: false };
+    const at = { sentence: LEAST, layer: 0, head: 2, share: "biter", hide: false };
 
     // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
     function rows({ sentence, layer, head, hide }) {
@@ -109,21 +109,14 @@
         told.textContent = `“${tokens[i]}” reads ${most.map(([weight, token]) => `${token} ${weight.toFixed(2)}`).join(", ")}.`;
       }
       const all = at.share === "biter" || least ? ` In the three sentences, in this order: ${each.map((weight) => weight.toFixed(2)).join(", ")}.` : "";
-      told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says(...(least ? ["at least"] : []), share(at).toFixed(2))}.${all}${least ? best() : ""}`;
-    }
-
-    function best() {
-      const all = Array.from({ length: layers * heads }, (_, i) => share({ ...at, layer: Math.floor(i / heads), head: i % heads }));
-      const i = all.indexOf(Math.max(...all));
-      return ` The best head is head ${i % heads + 1} of layer ${Math.floor(i / heads) + 1}, with ${all[i].toFixed(2)}.`;
+      told.textContent = `Layer ${at.layer + 1}, head ${at.head + 1}: ${says(...(least ? ["at least"] : []), share(at).toFixed(2))}.${all}`;
     }
 
     function update() { drawGrid(); drawMatrix(); }
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Each square is a head, bright where “bites” gives much of its weight to whoever bites. "
-        + "Does one head stay above half in all three sentences? “The least of the three” shows it at once. Choose a square to see all its weights below:"),
+      make("p", {}, "Each square is a head in its worst sentence of the three: bright if “bites” gives much of its weight to whoever bites even there. Choose the brightest square:"),
       choice("Sentence", "heads-sentence", [...p.sentences, "the least of the three"].map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("details", {}, make("summary", {}, "Colour the heads by another weight, or leave out two tokens"),
         make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
@@ -131,9 +124,8 @@
       scale,
       make("div", { class: "live-scroll" }, grid),
       make("div", { class: "live-scroll", role: "group", tabindex: 0, "aria-label": "Weights of the head" }, matrix), told, spoken,
-      make("details", {}, make("summary", {}, "The answer"), make("p", {}, "No head gives whoever bites more than half of the weight of “bites” in all three sentences, with or without [CLS] and [SEP]. Layer 1, head 3 is the brightest in the first two sentences, and dark in the third, where it reads “often”. "
-        + "Layer 1, head 4 comes nearest: the least of its three weights is 0.25. Without [CLS] and [SEP], layer 1, head 6 does: it puts 0.71, 0.49 and 0.56 on whoever bites. "
-        + "But in all three sentences whoever bites stands before the verb, so a head that reads nouns before the verb would show the same. "
+      make("details", {}, make("summary", {}, "More about these heads"), make("p", {}, "Without [CLS] and [SEP], no head stays above half in all three sentences either. Layer 1, head 6 comes nearest: it puts 0.71, 0.49 and 0.56 on whoever bites. "
+        + "But in all three sentences whoever bites stands before the verb, so a head that reads nouns before the verb would show the same. And a network may know who bites in another way than by the weights of one head. "
         + "Most heads look elsewhere. With [CLS] in sight, in the first sentence 56 of the 72 heads have their largest weight on it in most rows; in the other two they are 55 and 58.")));
     element.rows = (settings) => rows({ ...at, ...settings }).map((row) => [...row]);
     element.share = (settings) => share({ ...at, ...settings });
