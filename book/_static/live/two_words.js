@@ -42,9 +42,9 @@
     const spoken = make("p", { class: "live-hidden", "aria-live": "polite" });
     const mask = make("input", { type: "checkbox", onchange: () => { at.causal = mask.checked; update(); say(); } });
 
-    // A matrix whose entries can be typed, or moved by the arrow keys.
-    function editable(id) {
-      fields[id] = START[id].map((row, i) => row.map((_, j) => make("input", {
+    // Rows of a matrix whose entries can be typed, or moved by the arrow keys.
+    for (const [id, matrix] of Object.entries(START)) {
+      fields[id] = matrix.map((row, i) => row.map((_, j) => make("input", {
         type: "number", min: -9, max: 9, step: 1,
         style: id === "q" && i === 0 ? "outline: 2px solid var(--kind)" : "", // the row to change
         "aria-label": id === "x" ? `X, row ${i + 1}, ${FEATURES[j]}` : `${NAMES[id]}, row ${FEATURES[i]}, column ${FEATURES[j]}`,
@@ -55,7 +55,9 @@
         },
         onchange: () => say(),
       })));
-      const rows = fields[id].map((row, i) => make("tr", {}, id === "x" ? names[i] : make("th", { scope: "row" }, FEATURES[i]), ...row.map((field) => make("td", {}, field))));
+    }
+    function editable(id, from = 0, to = 4) {
+      const rows = fields[id].slice(from, to).map((row, i) => make("tr", {}, id === "x" ? names[i] : make("th", { scope: "row" }, FEATURES[from + i]), ...row.map((field) => make("td", {}, field))));
       return make("table", { class: `live-matrix live-${id}` }, make("caption", {}, title(id)), make("thead", {}, heading(FEATURES)), make("tbody", {}, ...rows));
     }
     function title(id) {
@@ -117,13 +119,13 @@
         button(() => { at.causal = mask.checked = false; set(START); }, "Start again"),
         button(() => set({ q: at.k }), title("k"), " for both")),
       ...mixes.map((mix, i) => make("div", { "aria-hidden": "true" }, takers[i], mix)), told, spoken,
-      make("div", { class: "live-matrices live-made" }, editable("q"), result("query", "queries"),
-        editable("k"), result("key", "keys")),
-      make("div", { class: "live-matrices" }, result("scores", "scores")),
-      make("details", {}, make("summary", {}, "Words, values, weights, new vectors and a causal mask"),
+      make("div", { class: "live-matrices" }, editable("q", 0, 2), result("scores", "scores")),
+      make("details", {}, make("summary", {}, "All other numbers, and a causal mask"),
         make("div", { class: "live-row" }, make("label", {}, mask, " causal mask")),
-        make("div", { class: "live-matrices" }, editable("x")),
-        make("div", { class: "live-matrices live-made" }, editable("v"), result("value", "values")),
+        make("div", { class: "live-matrices" }, editable("x"), editable("q", 2)),
+        make("div", { class: "live-matrices live-made" }, editable("k"), result("key", "keys"),
+          editable("v"), result("value", "values")),
+        make("div", { class: "live-matrices" }, result("query", "queries")),
         make("div", { class: "live-matrices" }, result("weights", "weights"), result("output", "new vectors"))));
     element.look = look;
     Object.assign(at, START);
