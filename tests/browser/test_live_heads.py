@@ -136,8 +136,9 @@ def test_the_page_has_the_weights_of_the_encoder():
 def test_a_head_is_chosen_by_keys_and_its_row_is_told(page):
     here = page.page.locator("attn-live[name=heads]")
     pressed = here.locator(".live-heads [aria-pressed=true]")
-    assert here.get_by_label("the least of the three").is_checked()
-    assert pressed.get_attribute("aria-label") == "layer 1, head 3: 0.00"
+    assert here.get_by_label("The dog bites the").is_checked()
+    assert pressed.get_attribute("aria-label") == "layer 1, head 3: 1.00"
+    assert "The dog bites the man." in here.locator(".live-weights caption").text_content()
     assert "head 4" not in here.locator(".live-told").text_content()  # nor is the best head told
     here.get_by_label("The man bites the").check()
     assert pressed.get_attribute("aria-label") == "layer 1, head 3: 1.00"

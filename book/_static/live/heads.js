@@ -7,7 +7,7 @@
   figure("heads", ["heads"], (element, p) => {
     const [layers, heads] = p["sentence 0"].shape;
     const LEAST = p.sentences.length; // the choice behind the sentences: of each head, the smallest of the three weights
-    const at = { sentence: LEAST, layer: 0, head: 2, share: "biter", hide: false };
+    const at = { sentence: 0, layer: 0, head: 2, share: "biter", hide: false };
 
     // The rows of one head; without [CLS] and [SEP] if `hide`, so that the rest sums to 1 again.
     function rows({ sentence, layer, head, hide }) {
@@ -99,7 +99,7 @@
       const found = rows({ ...at, sentence });
       const before = at.layer === 0 && at.head === 2 && !at.hide ? " Every word reads what stands before it." : "";
       matrix.replaceChildren(
-        make("caption", {}, `Layer ${at.layer + 1}, head ${at.head + 1}: rows ask, columns are read.${before}`),
+        make("caption", {}, `Layer ${at.layer + 1}, head ${at.head + 1} in “${p.sentences[sentence]}” Rows ask, columns are read.${before}`),
         make("thead", {}, make("tr", {}, make("td"), ...tokens.map((token) => make("th", { scope: "col" }, make("span", {}, token))))),
         make("tbody", {}, ...found.map((row, i) => make("tr", { onmouseenter: () => tell(i) }, make("th", { scope: "row" }, tokens[i]),
           ...Array.from(row, (weight) => make("td", { style: `--c:${viridis(weight)}` },
@@ -116,7 +116,7 @@
     function say() { spoken.textContent = told.textContent; }
 
     element.append(
-      make("p", {}, "Each square is a head in its worst sentence of the three: bright if “bites” gives much of its weight to whoever bites even there. Choose the brightest square:"),
+      make("p", {}, "A square is bright if “bites” gives much of its weight to whoever bites. Go through the sentences: which squares stay bright? The last choice shows the least weight of the three."),
       choice("Sentence", "heads-sentence", [...p.sentences, "the least of the three"].map((text, n) => [n, text]), at.sentence, (n) => { at.sentence = n; }),
       make("details", {}, make("summary", {}, "Colour the heads by another weight, or leave out two tokens"),
         make("div", { class: "live-row" }, make("label", {}, hide, " without [CLS] and [SEP]")),
