@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from statistics import fmean
 from typing import Any
@@ -384,6 +384,7 @@ def run(
     rates: list[float],
     tuning_seeds: int,
     attack_seeds: int,
+    further_seeds: int,
 ) -> dict[str, Any]:
     """Tune and train each network, compare what they answer and where masks lie, then attack."""
     cells = {name: {**cell, "steps": steps, "tested": tested} for name, cell in ARMS.items()}
@@ -434,7 +435,9 @@ def run(
         },
         "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
         "comparisons": holm(comparisons),
-        "attacks": attacks(each, cells, seeds=attack_seeds, many=seeds, longer=longer),
+        "attacks": attacks(
+            each, cells, seeds=attack_seeds, many=seeds, further=further_seeds, longer=longer
+        ),
     }
 
 
@@ -493,11 +496,18 @@ REFUTED_IF = (
 
 
 def attacks(
-    each: Each, cells: dict[str, dict[str, Any]], *, seeds: int, many: int, longer: int
+    each: Each,
+    cells: dict[str, dict[str, Any]],
+    *,
+    seeds: int,
+    many: int,
+    further: int,
+    longer: int,
 ) -> list[dict[str, Any]]:
     """Return what was tried to overturn what is said of masks and of their start, and what came.
 
-    The first are tried with `seeds` seeds; what the whole study asks is asked again with `many`.
+    The first are tried with `seeds` seeds; what the whole study asks is asked again with `many`,
+    and whether a gate helps with `further` others, each network at the rate of each.
     """
     starts = {name: cells[name] for pair in STARTS for name in pair}
 
@@ -508,35 +518,51 @@ def attacks(
         return {n: {**cell, "lr": round(cell["lr"] * factor, 6)} for n, cell in starts.items()}
 
     whether = "no gate", SPATIAL_ALONE, CHANNEL_FIRST  # does a mask help?
+    rates = sorted({cells[name]["lr"] for name in whether})
+
+    def at_both(names: Sequence[str], **settings: Any) -> dict[str, dict[str, Any]]:
+        return {
+            f"{name}, rate {lr:g}": {**cells[name], "lr": lr, **settings}
+            for name in names
+            for lr in rates
+        }
+
+    few, all_of = range(seeds), range(many)
     plan = {
-        f"{longer} steps": changed(steps=longer),
-        "a third of the learning rate": at(1 / 3),
-        "three times the learning rate": at(3),
-        "another block of seeds": starts,
-        "the gate behind the ReLU": changed(behind_relu=True),
-        "a window of 3 x 3": {
-            CHANNEL_FIRST: {**cells[CHANNEL_FIRST], "arm": "channel, then spatial, 3 x 3"}
-        },
-        f"{longer} steps, all seeds": {name: {**cells[name], "steps": longer} for name in whether},
-        "a head of means, all seeds": {
-            f"{name}, rate {lr:g}": {**cells[name], "lr": lr, "mean_head": True}
-            for name in whether
-            for lr in sorted({cells[name]["lr"] for name in whether})
-        },
+        f"{longer} steps": (changed(steps=longer), few),
+        "a third of the learning rate": (at(1 / 3), few),
+        "three times the learning rate": (at(3), few),
+        "another block of seeds": (starts, range(500, 500 + seeds)),
+        "the gate behind the ReLU": (changed(behind_relu=True), few),
+        "a window of 3 x 3": (
+            {CHANNEL_FIRST: {**cells[CHANNEL_FIRST], "arm": "channel, then spatial, 3 x 3"}},
+            few,
+        ),
+        f"{longer} steps, all seeds": (
+            {name: {**cells[name], "steps": longer} for name in whether},
+            all_of,
+        ),
+        "a head of means, all seeds": (at_both(whether, mean_head=True), all_of),
         **{
-            f"pieces of {piece} x {piece}, all seeds": {
-                name: {**cells[name], "piece": piece} for name in whether
-            }
+            f"pieces of {piece} x {piece}, all seeds": (
+                {name: {**cells[name], "piece": piece} for name in whether},
+                all_of,
+            )
             for piece in (8, 10)
         },
+        f"{further} further seeds": (
+            at_both([*whether, "channel gate alone"]),
+            range(many, many + further),
+        ),
     }
     found = []
-    for what, arms in plan.items() if seeds else ():
-        block = range(500, 500 + seeds) if "block" in what else range(seeds)
-        block = range(many) if "all seeds" in what else block
+    for what, (arms, block) in plan.items() if seeds else ():
         rows = repeat_all(each, learn, arms, block, f"attack: {what}")
         came = {
-            name: {"right": [found["right"] for found in runs], "maps": maps_of(runs)}
+            name: {
+                "right": [found["right"] for found in runs],
+                **({"maps": maps_of(runs)} if "maps" in runs[0] else {}),
+            }
             for name, runs in rows.items()
         }
         found.append({"tried": what, "came": came})
@@ -551,6 +577,7 @@ FULL: dict[str, Any] = {
     "rates": [0.001, 0.0032, 0.01, 0.032, 0.1],
     "tuning_seeds": 3,
     "attack_seeds": 3,
+    "further_seeds": 33,
 }
 QUICK: dict[str, Any] = {
     "seeds": 2,
@@ -560,6 +587,7 @@ QUICK: dict[str, Any] = {
     "rates": [0.01],
     "tuning_seeds": 1,
     "attack_seeds": 0,
+    "further_seeds": 0,
 }
 
 if __name__ == "__main__":

@@ -143,10 +143,11 @@ def alone(arm: str, channels: int) -> Callable[[int], nn.Module]:
     return lambda there: GATES[arm](there) if there == channels else nn.Identity()
 
 
+LATE = "squeeze-and-excitation, second convolution alone"
 # What an attack adds. A linear layer alone follows what stands behind the second convolution.
 ONE_PLACE: dict[str, Callable[[int], nn.Module]] = {
     "squeeze-and-excitation, first convolution alone": alone("squeeze-and-excitation", 16),
-    "squeeze-and-excitation, second convolution alone": alone("squeeze-and-excitation", 32),
+    LATE: alone("squeeze-and-excitation", 32),
     "added, then ReLU, second convolution alone": alone("added, then ReLU", 32),
 }
 EIGHT = {"eight hidden numbers": lambda channels: SqueezeExcitation(channels, hidden_channels=8)}
@@ -376,7 +377,10 @@ def one_place(
     rates: list[float],
     tuning_seeds: int,
 ) -> dict[str, Any]:
-    """Return what came with a gate, or a sum before a ReLU, behind one convolution alone."""
+    """Return what came with a gate, or a sum before a ReLU, behind one convolution alone.
+
+    Gates behind the second alone learn late, so they are also trained for longer, and faster.
+    """
     what = "behind one convolution alone"
     tuning = tune_rates(each, cells, rates=rates, seeds=tuning_seeds)
     best = chosen(tuning)
@@ -384,6 +388,16 @@ def one_place(
     long = {f"{arm}, {longer} steps": {**cell, "steps": longer} for arm, cell in cells.items()}
     runs = repeat_all(each, learn, cells, range(seeds), f"attack: {what}")
     runs |= repeat_all(each, learn, long, range(longer_seeds), f"attack: {what}, longer")
+    late = cells[LATE]
+    late_cells = {
+        f"{LATE}, {2 * longer} steps": {**late, "steps": 2 * longer},
+        f"{LATE}, {longer} steps, three times the learning rate": {
+            **late,
+            "steps": longer,
+            "lr": round(3 * late["lr"], 6),
+        },
+    }
+    runs |= repeat_all(each, learn, late_cells, range(seeds), f"attack: {what}, late")
     came = {arm: [found["right"] for found in rows] for arm, rows in runs.items()}
     return {"tried": what, "tuning": tuning, "came": came}
 

@@ -39,12 +39,15 @@ class Task(NamedTuple):
     scraps: int = 0  # pieces of other digits that lie about on the canvas
 
 
-# The paper's tasks at half the resolution, and RTS among scraps of other digits.
+# The paper's tasks at half the resolution; RTS among scraps of other digits; and, for an attack,
+# with digits farther from the middle of wider canvases: 7 and 14 pixels, 3.5 on RTS.
 RTS = Task(size=21, turn=45.0, scale=(0.7, 1.2), shift=1 / 3, digit=14)
 TASKS = {
     "RTS": RTS,
     "scraps": RTS._replace(scraps=2),
     "R": Task(size=14, turn=90.0, scale=(1.0, 1.0), shift=0.0, digit=14),
+    "28 x 28": RTS._replace(size=28, shift=1 / 2),
+    "42 x 42": RTS._replace(size=42, shift=2 / 3),
 }
 
 
@@ -238,14 +241,18 @@ def shifted_dense(size: int, hidden: int) -> nn.Sequential:
 
 
 class MiddleOfInk(nn.Module):
-    """A localisation that learns nothing: a window of 14 pixels a side around the ink's middle."""
+    """A localisation that learns nothing: a window around the middle of the ink."""
+
+    def __init__(self, window: int = 14) -> None:
+        super().__init__()
+        self.window = window  # pixels of a side
 
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 6"]:
         """Return a shift to the mean position of the ink, and a fixed zoom."""
         size = x.shape[-1]
         place = affine_grid(torch.eye(2, 3, device=x.device), size, size)  # (y, x, 2)
         middle = einsum(x[:, 0], place, "b y x, y x xy -> b xy") / x.sum((1, 2, 3))[:, None]
-        zoom = torch.full_like(middle[:, :1], 14 / size)
+        zoom = torch.full_like(middle[:, :1], self.window / size)
         return ZoomAndShift()(torch.cat([zoom, middle], dim=-1))
 
 
@@ -268,10 +275,15 @@ class LargestPiece(nn.Module):
         return x * (names == largest).view(x.shape).to(x.device)
 
 
-def centred(reader: nn.Sequential, *, piece: bool = False) -> nn.Sequential:
-    """Return the reader behind a window around the middle of the ink, or of its largest piece."""
-    looks = nn.Sequential(LargestPiece(), MiddleOfInk()) if piece else MiddleOfInk()
-    return nn.Sequential(SpatialTransformer(looks, size=(14, 14)), reader)
+def centred(reader: nn.Sequential) -> nn.Sequential:
+    """Return the reader behind a window around the middle of the ink."""
+    return nn.Sequential(SpatialTransformer(MiddleOfInk(), size=(14, 14)), reader)
+
+
+def centred_on_piece(window: int, reader: Callable[[], nn.Sequential]) -> nn.Sequential:
+    """Return the reader behind a window around the middle of the largest piece of ink."""
+    looks = nn.Sequential(LargestPiece(), MiddleOfInk(window))
+    return nn.Sequential(SpatialTransformer(looks, size=(14, 14)), reader())
 
 
 class OneMap(nn.Module):
@@ -331,6 +343,13 @@ NETWORKS: dict[str, Networks] = {
     },
 }
 PIECE = "a window around the largest piece of ink"
+NARROW = "a window of 12 pixels around the largest piece of ink"
+FARTHER = "digits farther from the middle"
+BEHIND_WINDOWS: Networks = {
+    "ink's middle + FCN": lambda: dense(14, 158),
+    "ink's middle + FCN, batch norm": lambda: normalised(dense(14, 158)),
+    "ink's middle + CNN, batch norm": lambda: normalised(convolutional(14, 8, 176)),
+}
 # Other networks under the names of those above, for attacks.
 INSTEAD: dict[str, dict[str, Networks]] = {
     "a localisation network three times as wide": {
@@ -344,16 +363,19 @@ INSTEAD: dict[str, dict[str, Networks]] = {
         task: {"CNN, batch norm": lambda: normalised(strided(21, 17, 96))}
         for task in ("RTS", "scraps")
     },
-    PIECE: {
-        "scraps": {
-            "ink's middle + FCN": lambda: centred(dense(14, 158), piece=True),
-            "ink's middle + FCN, batch norm": lambda: centred(
-                normalised(dense(14, 158)), piece=True
-            ),
-            "ink's middle + CNN, batch norm": lambda: centred(
-                normalised(convolutional(14, 8, 176)), piece=True
-            ),
+    **{
+        what: {
+            "scraps": {
+                name: partial(centred_on_piece, window, reader)
+                for name, reader in BEHIND_WINDOWS.items()
+            }
         }
+        for what, window in ((PIECE, 14), (NARROW, 12))
+    },
+    # Wide canvases take more multiply-adds: 71,000 and 102,000, again the same for both networks.
+    FARTHER: {
+        "28 x 28": {"FCN": partial(dense, 28, 82), "ST-FCN": partial(warped_dense, 28, 129)},
+        "42 x 42": {"FCN": partial(dense, 42, 56), "ST-FCN": partial(warped_dense, 42, 129)},
     },
 }
 
@@ -647,8 +669,9 @@ def attacks(
 ) -> list[dict[str, Any]]:
     """Return what was tried to overturn what the study says, and what came.
 
-    The longer training has as many seeds as the study, and is compared as it is. So many has the
-    window around the largest piece of ink, too, which is trained for both lengths.
+    The longer training has as many seeds as the study, and is compared as it is. So many have the
+    windows around the largest piece of ink, too, which are trained for both lengths. Digits farther
+    from the middle have three lengths, and two learning rates.
     """
 
     def at(factor: float) -> dict[str, dict[str, Any]]:
@@ -665,24 +688,40 @@ def attacks(
         what, {name: {**cell, "steps": longer} for name, cell in cells.items()}, range(many)
     )
     found = [{"tried": what, "came": rows, "comparisons": compared(rows)}]
+    few, all_of = range(seeds), range(many)
     plan = {
-        "three times the learning rate": at(3),
-        "a third of the learning rate": at(1 / 3),
-        "another block of seeds": cells,
+        "three times the learning rate": (at(3), few),
+        "a third of the learning rate": (at(1 / 3), few),
+        "another block of seeds": (cells, range(500, 500 + seeds)),
     }
     for what, networks in INSTEAD.items():
-        plan[what] = {
+        if what == FARTHER:
+            continue
+        arms = {
             f"{task}: {arm}": {**cells[f"{task}: {arm}"], "instead": what}
             for task, arms in networks.items()
             for arm in arms
         }
-    plan[f"{PIECE}, {longer} steps"] = {
-        name: {**cell, "steps": longer} for name, cell in plan[PIECE].items()
-    }
-    for what, arms in plan.items():
-        block = range(500, 500 + seeds) if "block" in what else range(seeds)
-        block = range(many) if what.startswith(PIECE) else block
-        found.append({"tried": what, "came": came(what, arms, block)})
+        plan[what] = arms, few
+        if what in (PIECE, NARROW):
+            plan[what] = arms, all_of
+            plan[f"{what}, {longer} steps"] = (
+                {name: {**cell, "steps": longer} for name, cell in arms.items()},
+                all_of,
+            )
+    for many_steps in (cells[f"RTS: {ST}"]["steps"], longer, 4 * longer):
+        plan[f"{FARTHER}, {many_steps} steps"] = (
+            {
+                f"{task}: {arm}, {name}": {
+                    **tried[f"RTS: {arm}"], "task": task, "instead": FARTHER, "steps": many_steps
+                }
+                for task, arms in INSTEAD[FARTHER].items()
+                for arm in arms
+                for name, tried in (("its rate", cells), ("a third of its rate", at(1 / 3)))
+            },
+            few,
+        )  # fmt: skip
+    found += [{"tried": what, "came": came(what, *how)} for what, how in plan.items()]
     return found
 
 

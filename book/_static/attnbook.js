@@ -80,12 +80,16 @@
     });
   }
 
-  // A long name breaks behind a dot, an underscore and the like.
+  // A long name breaks behind a dot, an underscore and the like; a short one, as [0], stays whole.
   function breakNames() {
     const names = "nav.bd-links a, .prev-next-title, .bd-article h1, .bd-article code.literal .pre";
     document.querySelectorAll(names).forEach((name) => {
       const text = name.firstChild;
       if (!text || text.nodeType !== Node.TEXT_NODE) return;
+      if (text.data.length < 12) {
+        name.classList.add("short-name");
+        return;
+      }
       const parts = text.data.split(/(?<=[._=([,])(?=\w)/);
       if (parts.length === 1) return;
       text.replaceWith(...parts.flatMap((part, n) => (n ? [document.createElement("wbr"), part] : [part])));

@@ -134,6 +134,10 @@ LEFT_BEHIND = """() => [...document.querySelectorAll("main span.math, main code"
     mark.setEnd(after, 1);
     return mark.getBoundingClientRect().top > e.getBoundingClientRect().bottom;
 }).map(e => e.textContent.slice(0, 80))"""
+# A name breaks only where it is long: half of `[0]` on the next line is not read as one.
+TORN_NAMES = """() => [...document.querySelectorAll("main code .pre")]
+    .filter(e => e.textContent.length < 12 && e.getClientRects().length > 1)
+    .map(e => e.textContent)"""
 # Between a number and its sign no line is broken.
 TORN_SIGNS = r"""() => [...document.querySelectorAll(".bd-article :is(p, li, td)")]
     .filter(e => !e.matches(".figure-said"))
@@ -225,6 +229,7 @@ def test_nothing_sticks_out_sideways(visit: Visit, pixels: int) -> None:
         assert visit.page.evaluate(UNREACHABLE) == []
         assert visit.page.evaluate(CUT_OFF) == []
         assert visit.page.evaluate(LEFT_BEHIND) == []
+        assert visit.page.evaluate(TORN_NAMES) == []
         assert visit.page.evaluate(TORN_SIGNS) == []
         assert pixels < 1200 or visit.page.evaluate(CLIPPED) == []
 
