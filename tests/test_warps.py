@@ -36,7 +36,9 @@ def test_what_undoes_the_pose_is_measured_as_perfect(task):
 
 def test_what_leaves_all_as_it_is_keeps_the_spread_of_the_angles():
     """Uniform to 45 degrees either way has a circular sd of 26.3 degrees, to 90 degrees 54.5."""
-    for (name, task), spread in zip(warps.TASKS.items(), (26.3, 26.3, 54.5), strict=True):
+    for (name, task), spread in zip(
+        warps.TASKS.items(), (26.3, 26.3, 54.5, 26.3, 26.3), strict=True
+    ):
         angles = torch.linspace(-task.turn, task.turn, 2001).deg2rad()
         labels = torch.zeros(2001, dtype=torch.long)
         assert warps.angle_spread(angles, labels) == pytest.approx(spread, abs=0.06), name
@@ -92,11 +94,19 @@ def test_the_largest_piece_alone_is_framed():
     assert torch.equal(kept[1], alone[1]) and torch.equal(kept[::2], canvases[::2])
     pale = torch.full((2, 1, 5, 5), 0.1)
     assert torch.equal(warps.LargestPiece()(pale), pale)  # no ink: as it is
-    (piece, _), (middle, _) = (
-        warps.centred(nn.Sequential(), piece=True),
-        warps.centred(nn.Sequential()),
-    )
-    torch.testing.assert_close(piece.theta(canvases)[1], middle.theta(alone)[1])
+    (piece, _), (narrow, _) = (warps.centred_on_piece(n, nn.Sequential) for n in (14, 12))
+    middle, _ = warps.centred(nn.Sequential())
+    expected = middle.theta(alone)[1]
+    torch.testing.assert_close(piece.theta(canvases)[1], expected)
+    zoomed = expected.clone()
+    zoomed[:, :2] *= 12 / 14
+    torch.testing.assert_close(narrow.theta(canvases)[1], zoomed)
+
+
+def test_digits_farther_from_the_middle_take_as_many_multiply_adds_for_each_arm():
+    for task, arms in warps.INSTEAD[warps.FARTHER].items():
+        fcn, st = (warps.work(arm(), warps.TASKS[task]) for arm in arms.values())
+        assert fcn == pytest.approx(st, rel=0.02)
 
 
 def test_a_mirrored_map_has_the_angle_of_what_it_mirrors():

@@ -388,14 +388,10 @@ def one_place(
     long = {f"{arm}, {longer} steps": {**cell, "steps": longer} for arm, cell in cells.items()}
     runs = repeat_all(each, learn, cells, range(seeds), f"attack: {what}")
     runs |= repeat_all(each, learn, long, range(longer_seeds), f"attack: {what}, longer")
-    late = cells[LATE]
+    late, faster = cells[LATE], round(3 * cells[LATE]["lr"], 6)
     late_cells = {
         f"{LATE}, {2 * longer} steps": {**late, "steps": 2 * longer},
-        f"{LATE}, {longer} steps, three times the learning rate": {
-            **late,
-            "steps": longer,
-            "lr": round(3 * late["lr"], 6),
-        },
+        f"{LATE}, {longer} steps at {faster:g}": {**late, "steps": longer, "lr": faster},
     }
     runs |= repeat_all(each, learn, late_cells, range(seeds), f"attack: {what}, late")
     came = {arm: [found["right"] for found in rows] for arm, rows in runs.items()}
