@@ -140,7 +140,7 @@
     });
     const titled = (view, text) => make("div", {}, view, make("span", {}, text));
     element.append(
-      make("p", {}, "Digits usually lie in the middle; here the pieces do. Guess where mask 2 is bright, and show it. "
+      make("p", {}, "Digits are large and often reach the middle; here the pieces lie there. Guess where mask 2 is bright, and show it. "
         + "Then drag the digit (orange frame) and the pieces (blue), or move them by the arrow keys: does mask 2 follow the digit?"),
       make("div", { class: "live-views live-three" }, titled(make("div", { class: "live-stage" }, photo, ...handles), "the picture"),
         ...views.map((view, n) => make("div", {}, view, captions[n]))),
