@@ -115,3 +115,16 @@ def test_what_stands_in_for_a_mask():
     assert torch.equal(average(mask, usual), torch.ones(2, 1, 2, 2))
     assert torch.equal(flat(mask, usual).flatten(), torch.tensor([1.5, 5.5]))
     assert torch.equal(other(mask, usual), mask[[1, 0]])
+
+
+def test_gates_that_do_not_look_halve_the_map_at_the_start():
+    x = torch.randn(2, 3, 7, 7)
+    fixed = clutter.FixedMask()
+    assert torch.equal(clutter.Half()(x), x / 2)
+    torch.testing.assert_close(fixed(x), x / 2)
+    with torch.no_grad():
+        fixed.logits[..., :2, :2] = 100.0  # a corner of the wider map, one place of the smaller
+    ratio = fixed(x) / x
+    assert (ratio[:, :, 0, 0] > 0.99).all() and torch.allclose(
+        ratio.sum((2, 3)), torch.tensor(25.0)
+    )

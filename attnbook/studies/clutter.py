@@ -152,6 +152,26 @@ class Parallel(nn.Module):
         return x * self.channel.gate(x) * self.spatial.gate(x)
 
 
+class FixedMask(nn.Module):
+    """A mask that is learned, and the same for all pictures; at the start every number is 0.5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(1, 1, SIDE // 2, SIDE // 2))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return x times the mask, which is averaged to the size of a smaller map."""
+        return x * F.adaptive_avg_pool2d(self.logits, x.shape[-2:]).sigmoid()
+
+
+class Half(nn.Module):
+    """What a new mask does before it has learned anything: all is multiplied by 0.5."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return half of x."""
+        return x / 2
+
+
 SPATIAL_ALONE = "spatial gate alone"
 
 
@@ -172,6 +192,8 @@ GATES: dict[str, Callable[[int], nn.Module]] = {
     ),
     "parallel": Parallel,
     "channel, then spatial, 3 x 3": lambda channels: CBAM(channels, 4, kernel_size=3),
+    "fixed mask": lambda channels: FixedMask(),
+    "half": lambda channels: Half(),
 }
 CHANNEL_FIRST = "channel, then spatial"
 
@@ -552,6 +574,14 @@ def attacks(
         },
         f"{further} further seeds": (
             at_both([*whether, "channel gate alone"]),
+            range(many, many + further),
+        ),
+        f"{further} further seeds, gates that do not look": (
+            {
+                f"{arm}, rate {lr:g}": {**cells["no gate"], "arm": arm, "lr": lr}
+                for arm in ("fixed mask", "half")
+                for lr in rates
+            },
             range(many, many + further),
         ),
     }
