@@ -161,7 +161,8 @@ class FixedMask(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return x times the mask, which is averaged to the size of a smaller map."""
-        return x * F.adaptive_avg_pool2d(self.logits, x.shape[-2:]).sigmoid()
+        height, width = x.shape[-2:]
+        return x * F.adaptive_avg_pool2d(self.logits, (height, width)).sigmoid()
 
 
 class Half(nn.Module):
