@@ -669,9 +669,9 @@ def attacks(
 ) -> list[dict[str, Any]]:
     """Return what was tried to overturn what the study says, and what came.
 
-    The longer training has as many seeds as the study, and is compared as it is. So many have the
-    windows around the largest piece of ink, too, which are trained for both lengths. Digits farther
-    from the middle have three lengths, and two learning rates.
+    The longer training and the other learning rates have as many seeds as the study, and are
+    compared as it is. So many have the windows around the largest piece of ink, too, which are
+    trained for both lengths. Digits farther from the middle have three lengths, and two rates.
     """
 
     def at(factor: float) -> dict[str, dict[str, Any]]:
@@ -683,17 +683,16 @@ def attacks(
         rows = repeat_all(each, learn, arms, block, f"attack: {what}")
         return {name: columns(of) for name, of in rows.items()}
 
-    what = f"{longer} steps"
-    rows = came(
-        what, {name: {**cell, "steps": longer} for name, cell in cells.items()}, range(many)
-    )
-    found = [{"tried": what, "came": rows, "comparisons": compared(rows)}]
     few, all_of = range(seeds), range(many)
-    plan = {
-        "three times the learning rate": (at(3), few),
-        "a third of the learning rate": (at(1 / 3), few),
-        "another block of seeds": (cells, range(500, 500 + seeds)),
-    }
+    found = []
+    for what, arms in {
+        f"{longer} steps": {name: {**cell, "steps": longer} for name, cell in cells.items()},
+        "three times the learning rate": at(3),
+        "a third of the learning rate": at(1 / 3),
+    }.items():
+        rows = came(what, arms, all_of)
+        found.append({"tried": what, "came": rows, "comparisons": compared(rows)})
+    plan = {"another block of seeds": (cells, range(500, 500 + seeds))}
     for what, networks in INSTEAD.items():
         if what == FARTHER:
             continue
