@@ -183,6 +183,22 @@ def test_a_window_hides_what_is_far_in_each_layer_and_changes_nothing_else():
     assert (model(tokens)[:, 8:] - whole[:, 8:]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("heads", "base"), [(4, 1e4), (2, 1e9)])
+def test_a_pair_that_is_held_turns_no_farther_and_all_else_stays(heads, base):
+    reader = encodings.Reader("rotary", 32, 32, heads=heads, base=base)
+    tokens, _ = encodings.sequences(3, 40, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        free = reader(tokens)
+        none, far, held = (
+            encodings.Held(reader, pairs, distance)(tokens)
+            for pairs, distance in (((), 15), ((1,), 39), ((1,), 15))
+        )
+    assert_close(none, free)
+    assert_close(far, free)  # no two tokens are farther apart
+    assert_close(held[:, :16], free[:, :16])
+    assert (held - free)[:, 16:].abs().max() > 1e-3
+
+
 def test_a_reader_of_the_window_study_is_one_of_the_encodings():
     sizes = {"lr": 0.01, "steps": 6, "length": 16, "count": 4, "seed": 0}
     theirs = encodings.learn(arm="rotary", test_length=32, **sizes)["right"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +21,7 @@ from attnbook.positional_encoding import (
     RotaryEncoding,
     SinusoidalEncoding,
     alibi_bias,
+    rotary_angles,
 )
 from attnbook.studies import main
 from attnbook.studies.protocol import chosen, compare, holm, mean_of, repeat_all, tune
@@ -114,6 +116,45 @@ class Reader(nn.Module):
         for layer in self.layers:
             x = layer(x, bias, is_causal=self.is_causal)
         return self.logits(x)
+
+
+class Held(nn.Module):
+    """A rotary reader in which some pairs turn no farther than at some distance.
+
+    score(i, j) = Re sum_l q_l(i) conj(k_l(j)) exp(i min(i - j, distance) pace_l) / sqrt(d)    with
+    the minimum for the pairs that are held, the complex numbers q_l and k_l being pair l.
+    """
+
+    def __init__(self, reader: Reader, pairs: Collection[int], distance: int) -> None:
+        super().__init__()
+        self.reader, self.pairs, self.distance = reader, pairs, distance
+
+    def forward(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n answers"]:
+        """Return the logits of the answers at each position."""
+        x, place = self.reader.embedding(tokens), torch.arange(tokens.shape[1])
+        back = place[:, None] - place
+        for layer in self.reader.layers:
+            assert isinstance(layer, Layer)
+            attention, given = layer.attention, layer.norm(x)
+            assert isinstance(attention.rotary, RotaryEncoding)
+            query, key = (
+                torch.view_as_complex(
+                    rearrange(p(given), "b n (h l two) -> b h n l two", h=self.reader.heads, two=2)
+                )
+                for p in (attention.q_proj, attention.k_proj)
+            )
+            d = 2 * query.shape[-1]
+            pace = rotary_angles(torch.ones(1), d, attention.rotary.base)[0]
+            scores = torch.zeros(())
+            for pair, angle in enumerate(pace):
+                far = back.clamp(max=self.distance) if pair in self.pairs else back
+                turned = query[..., pair, None] * key[..., None, :, pair].conj()
+                scores = scores + (turned * torch.exp(1j * angle * far)).real
+            weights = (scores / d**0.5).masked_fill(back < 0, -torch.inf).softmax(-1)
+            value = rearrange(attention.v_proj(given), "b n (h d) -> b h n d", h=self.reader.heads)
+            x = x + attention.out_proj(rearrange(weights @ value, "b h n d -> b n (h d)"))
+            x = x + layer.network(x)
+        return self.reader.logits(x)
 
 
 @on_cpu
@@ -248,6 +289,23 @@ def split(
     return by_distance(model.cpu(), count, test_length, stretches, 500_000 + seed)
 
 
+@on_cpu
+def hold(
+    *, arm: str, lr: float, steps: int, length: int, test_length: int, count: int, seed: int,
+    heads: int = 4, base: float = 10_000.0, device: str = "cpu",
+) -> dict[str, dict[str, list[float]]]:  # fmt: skip
+    """Train a rotary reader; test it as it is, and with one pair held as in training's last."""
+    model, _ = trained(
+        arm=arm, lr=lr, steps=steps, length=length, test_length=test_length, seed=seed,
+        heads=heads, base=base, device=device,
+    )  # fmt: skip
+    held = {"none": (), "pair 1": (0,), "pair 2": (1,), "pair 3": (2,)}
+    return {
+        name: right(Held(model.cpu(), pairs, length - 1), count, test_length, 300_000 + seed)
+        for name, pairs in held.items()
+    }
+
+
 def run(
     each: Each,
     *,
@@ -312,6 +370,7 @@ def run(
         "order-blind": order_blind(test_length),
         "curve": {arm: mean_of(rows, "curve") for arm, rows in runs["within"].items()},
         "by distance": apart(each, arms, best, seeds=attack_seeds, count=split_count),
+        "held": held(each, {**arms["rotary"], "lr": best["rotary, beyond"]}, range(seeds)),
         "comparisons": holm(comparisons),
         "attacks": attacks(
             each, arms, best, stretches, seeds=attack_seeds, longer=longer, sizes=sizes
@@ -353,6 +412,25 @@ def apart(
         for arm in ("none", "T5", "ALiBi", "rotary")
     }
     return repeat_all(each, split, cells, range(seeds), "by distance")
+
+
+def held(
+    each: Each, cell: dict[str, Any], seeds: Sequence[int]
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Return how often rotary readers are right beyond if one of their pairs turns no farther."""
+    cells = {
+        "base 10000, 4 heads": cell,
+        "base 1000000000, 2 heads": {**cell, "heads": 2, "base": 1e9},
+    }
+    cells = {name: {**one, "test_length": 4 * one["length"]} for name, one in cells.items()}
+    found = repeat_all(each, hold, cells, seeds, "held")
+    return {
+        name: {
+            pair: {what: [row[pair][what][-1] for row in rows] for what in ASKED}
+            for pair in rows[0]
+        }
+        for name, rows in found.items()
+    }
 
 
 def measured(length: int) -> dict[str, int]:
