@@ -122,3 +122,11 @@ def test_only_what_reads_is_normalised():
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     assert sum(isinstance(layer, norms) for layer in reads) == 3
     assert not any(isinstance(layer, norms) for layer in looks.modules())
+
+
+def test_before_the_training_no_frame_is_nearer_to_its_digit_than_the_middle(monkeypatch):
+    monkeypatch.setattr(warps, "TESTING", 100)
+    cell = {"task": "RTS", "arm": "ST-FCN", "lr": 0.01, "seed": 0}
+    found = warps.nearer(**cell, steps=60, early=0)
+    assert found["step 0"] == 0 < found["step 60"] < 1
+    assert warps.nearer(**cell, steps=60, early=59)["step 59"] > 0

@@ -490,8 +490,8 @@ def attacks(
     def changed(cells: dict[str, dict[str, Any]], **settings: Any) -> dict[str, dict[str, Any]]:
         return {name: {**cell, **settings} for name, cell in cells.items()}
 
-    def scaled(factor: float) -> dict[str, dict[str, Any]]:
-        return {name: {**c, "lr": round(c["lr"] * factor, 6)} for name, c in tried.items()}
+    def scaled(cells: dict[str, dict[str, Any]], factor: float) -> dict[str, dict[str, Any]]:
+        return {name: {**c, "lr": round(c["lr"] * factor, 6)} for name, c in cells.items()}
 
     alone = {
         f"{name}, only {question}": {**cell, "only": question}
@@ -524,8 +524,8 @@ def attacks(
     plan = {
         f"{longer} steps": (changed(within, steps=longer), range(seeds)),
         "each question alone": (alone, range(seeds)),
-        "three times the learning rate": (scaled(3), range(seeds)),
-        "a third of the learning rate": (scaled(1 / 3), range(seeds)),
+        "three times the learning rate": (scaled(tried, 3), range(seeds)),
+        "a third of the learning rate": (scaled(tried, 1 / 3), range(seeds)),
         "twice the width": (changed(within, dim=64), range(seeds)),
         "another block of seeds": (tried, range(500, 500 + seeds)),
         "T5's buckets up to 128, of which training reaches those to 31": (
@@ -536,6 +536,10 @@ def attacks(
         "FLOATER beside the sinusoids": (floater, range(seeds)),
         "larger heads": (larger, range(seeds)),
         f"trained on {length}, beyond at four times that": (twice, range(seeds)),
+        "twice the width, a third of the learning rate": (
+            changed(scaled(within, 1 / 3), dim=64),
+            range(seeds),
+        ),
     }
     found = []
     for what, (cells, block) in plan.items():

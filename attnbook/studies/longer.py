@@ -231,6 +231,13 @@ def attacks(
         for low, high in ((1, 5), (1, 32))
         for dim in (32, 64)
     }  # fmt: skip
+    rate = cells["NTK"]["lr"]
+    slow = {
+        name: {**cell, "lr": round(rate / 3, 6), "dim": 64}
+        for name, cell in {"NTK": cells["NTK"], **parts}.items()
+        if name in ("NTK", "by parts, bounds 1 and 5, width 64")
+    }
+    fast = {"as trained": {**cells["as trained"], "lr": round(3 * rate, 6)}}
     plan = {
         f"{longer} further steps": (changed(more_steps=longer), range(seeds)),
         "three times the learning rate": (scaled("lr", 3), range(seeds)),
@@ -243,6 +250,8 @@ def attacks(
         "another block of seeds": (cells, range(500, 500 + seeds)),
         "a larger factor for NTK": (ntk, range(seeds)),
         "slowed by parts, as in YaRN": (parts, range(seeds)),
+        "twice the width, a third of the learning rate": (slow, range(seeds)),
+        "three times NTK's learning rate": (fast, range(seeds)),
     }
     found = []
     for what, (tried, block) in plan.items():

@@ -5,6 +5,8 @@ Axes as in `attnbook.spatial_transformer`: a pose is a theta, target to source, 
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable
 from functools import cache, partial
 from statistics import fmean
@@ -535,6 +537,39 @@ def learn(
     return found
 
 
+@on_cpu
+def nearer(
+    *, task: str, arm: str, lr: float, steps: int, seed: int, early: int, device: str = "cpu"
+) -> dict[str, float]:
+    """Train one network with a transformer; return which share of the frames came nearer.
+
+    Nearer to the middles of their digits than the middle of the canvas, after the `early` step and
+    at the end.
+    """
+    calls, kept = itertools.count(), []
+
+    def keep(module: nn.Module, _: tuple[Tensor, ...]) -> None:
+        if next(calls) == early:
+            kept.append(copy.deepcopy(module.get_submodule("0")).cpu())
+
+    def network() -> nn.Sequential:
+        made = NETWORKS[task][arm]()
+        made.register_forward_pre_hook(keep)
+        return made
+
+    model, _ = train(network, TASKS[task], seed=seed, steps=steps, lr=lr, device=device)
+    _, _, pose = posed(TASKS[task], "test", 2)
+    canvases = canvases_of(TASKS[task], "test", 2)
+    digit = -torch.linalg.solve(pose[:, :, :2], pose[:, :, 2])
+    found = {}
+    for step, transformer in ((early, kept[0]), (steps, model[0].cpu())):
+        with torch.no_grad():
+            middle = transformer.theta(canvases)[:, :, 2]
+        came = (middle - digit).norm(dim=1) < digit.norm(dim=1)
+        found[f"step {step}"] = round(came.float().mean().item(), 4)
+    return found
+
+
 def run(
     each: Each,
     *,
@@ -566,6 +601,7 @@ def run(
     best = chosen(tuning)
     cells = {name: {**cell, "lr": best[name]} for name, cell in cells.items()}
     runs = repeat_all(each, learn, cells, range(seeds), "results")
+    early = {f"RTS: {ST}": {**cells[f"RTS: {ST}"], "early": steps // 6}}
     return {
         "question": QUESTION,
         "refuted_if": REFUTED_IF,
@@ -576,6 +612,7 @@ def run(
         "untouched": {name: untouched(task) for name, task in TASKS.items()},
         "sizes": sizes(),
         "curve": {name: mean_of(rows, "curve") for name, rows in runs.items()},
+        "nearer": columns(repeat_all(each, nearer, early, range(seeds), "nearer")[f"RTS: {ST}"]),
         "comparisons": compared({name: columns(rows) for name, rows in runs.items()}),
         "attacks": attacks(each, cells, seeds=attack_seeds, many=seeds, longer=longer),
     }
