@@ -568,6 +568,7 @@ def nearer(
 
     before, found = apart(torch.eye(2, 3).expand(len(pose), 2, 3)), {}
     for step, transformer in ((early, kept[0]), (steps, model[0].cpu())):
+        assert isinstance(transformer, SpatialTransformer)
         with torch.no_grad():
             closer = apart(transformer.theta(canvases)) < before
         found[f"step {step}"] = round(closer.float().mean().item(), 4)
