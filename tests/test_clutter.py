@@ -128,3 +128,16 @@ def test_gates_that_do_not_look_halve_the_map_at_the_start():
     assert (ratio[:, :, 0, 0] > 0.99).all() and torch.allclose(
         ratio.sum((2, 3)), torch.tensor(25.0)
     )
+
+
+def test_another_start_or_one_halved_map_changes_that_and_nothing_else():
+    def made(**options):
+        torch.manual_seed(0)
+        return clutter.network("no gate", **options).eval()
+
+    x = torch.rand(4, 1, 28, 28)
+    with torch.no_grad():
+        usual, half = made()(x), made(readout=0.5)(x)
+        halved = made(second="half")
+        torch.testing.assert_close(half, usual / 2)
+        torch.testing.assert_close(halved.blocks(x)[0], made().blocks(x)[0] / 2)

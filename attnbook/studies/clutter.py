@@ -207,17 +207,25 @@ def network(
     shortcuts: bool = False,
     behind_relu: bool = False,
     mean_head: bool = False,
+    second: str = "",
+    readout: float = 1.0,
 ) -> ClutterNetwork:
     """Return the network of one arm; one seed gives the same convolutions in all of them.
 
     `weight` is where the batch normalisation of each mask starts: at 0, as in the authors' code,
-    every mask starts at 0.5; 1 is PyTorch's start.
+    every mask starts at 0.5; 1 is PyTorch's start. `second` names another gate for the second
+    block, and by `readout` the numbers with which the last layer starts are multiplied.
     """
     kind = MeanHead if mean_head else GateBehindReLU if behind_relu else ClutterNetwork
     model = kind(GATES[arm], shortcuts=shortcuts)
     for part in model.gates.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.constant_(part.weight, weight)
+    if second:
+        model.gates[1] = GATES[second](24)
+    with torch.no_grad():
+        for numbers in model.logits.parameters():
+            numbers.mul_(readout)
     return model
 
 
@@ -232,6 +240,8 @@ def learn(
     shortcuts: bool = False,
     behind_relu: bool = False,
     mean_head: bool = False,
+    second: str = "",
+    readout: float = 1.0,
     piece: int = 6,
     measured_on: str = "test",
     tested: int = 1000,
@@ -244,7 +254,8 @@ def learn(
     """
     torch.manual_seed(seed)
     options: dict[str, Any] = {"shortcuts": shortcuts, "behind_relu": behind_relu}
-    model = network(arm, weight=weight, mean_head=mean_head, **options).to(device)
+    options |= {"weight": weight, "mean_head": mean_head, "second": second, "readout": readout}
+    model = network(arm, **options).to(device)
     images, labels, _ = cluttered(32 * steps, part="training", seed=seed, piece=piece)
     losses = fit(
         model,
@@ -581,6 +592,20 @@ def attacks(
             {
                 f"{arm}, rate {lr:g}": {**cells["no gate"], "arm": arm, "lr": lr}
                 for arm in ("fixed mask", "half")
+                for lr in rates
+            },
+            range(many, many + further),
+        ),
+        f"{further} further seeds, no gate and another start": (
+            {
+                f"{name}, rate {lr:g}": {**cells["no gate"], **start, "lr": lr}
+                for name, start in {
+                    "first map halved": {"arm": "half", "second": "no gate"},
+                    "last map halved": {"second": "half"},
+                    "last layer starts at a quarter": {"readout": 0.25},
+                    "last layer starts at a half": {"readout": 0.5},
+                    "last layer starts at twice": {"readout": 2.0},
+                }.items()
                 for lr in rates
             },
             range(many, many + further),
