@@ -61,7 +61,7 @@ class Pooled(nn.Module):
     """The same network at each symbol; then the first one's vector meets those of the others.
 
     `how` says what is pooled: their mean beside the first, that and the product of the first with
-    their mean or their sum, or the largest product, feature by feature.
+    their mean or their sum, such a product alone, or the largest product, feature by feature.
     """
 
     def __init__(self, width: int, *, how: str) -> None:
@@ -72,7 +72,8 @@ class Pooled(nn.Module):
         self.network = nn.Sequential(
             nn.Linear(DIM, width), nn.ReLU(), nn.Linear(width, width), *last
         )
-        parts = {"first and mean": 2, "first x max": 1}.get(how, 3)
+        alone = how == "first x max" or how in ALONE
+        parts = 1 if alone else 2 if how == "first and mean" else 3
         self.answer = nn.Sequential(nn.Linear(parts * width, 64), nn.ReLU(), nn.Linear(64, 2))
 
     def forward(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
@@ -81,7 +82,9 @@ class Pooled(nn.Module):
         first, others = x[:, 0], x[:, 1:]
         if self.how == "first x max":
             return self.answer((first[:, None] * others).amax(1))
-        pooled = others.sum(1) if self.how == "first x sum" else others.mean(1)
+        pooled = others.sum(1) if self.how.startswith("first x sum") else others.mean(1)
+        if self.how in ALONE:
+            return self.answer(first * pooled)
         product = [] if self.how == "first and mean" else [first * pooled]
         return self.answer(torch.cat([first, pooled, *product], dim=-1))
 
@@ -101,14 +104,15 @@ class SideBySide(nn.Module):
 
 
 AVERAGES = "first and mean", "first x mean", "first x sum"
+ALONE = "first x mean, alone", "first x sum, alone"  # what the maximum is read as
 NETWORKS = {
     "attention": (Relating, 32),
     "attention, sees itself": (partial(Relating, sees_itself=True), 32),
-    **{how: (partial(Pooled, how=how), 64) for how in (*AVERAGES, "first x max")},
+    **{how: (partial(Pooled, how=how), 64) for how in (*AVERAGES, *ALONE, "first x max")},
     "side by side": (SideBySide, 64),
     "attention, sharper": (partial(Relating, sharper=True), 32),
 }
-ARMS = [name for name in NETWORKS if name != "attention, sharper"]  # that one is an attack
+ARMS = [name for name in NETWORKS if name not in ("attention, sharper", *ALONE)]  # for attacks
 
 
 @on_cpu
@@ -329,6 +333,12 @@ def attacks(
         "weight decay 0.1 at a learning rate of 0.0032, all seeds": of(
             ["attention", *AVERAGES, "first x max"], lr=0.0032, decay=0.1
         ),
+        **{
+            f"products read alone, at a learning rate of {lr:g}, all seeds": {
+                arm: {**usual["first x sum"], "arm": arm, "lr": lr} for arm in ALONE
+            }
+            for lr in (0.0032, 0.01)
+        },
     }
     found = []
     for what, jobs in plan.items():
