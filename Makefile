@@ -140,7 +140,7 @@ device: $(VENV)/attnbook.done
 # .buildinfo holds a sum over Sphinx's settings, in which an environment leaves its mark.
 same: $(VENV)/attnbook.done $(LIGHT)/packages.done
 	@echo '== site, built anew with torch and without, and compared'
-	@rm -rf _build/html _build/light
+	@rm -rf _build/html _build/zh _build/light  # what an older build left would be compared, too
 	@python tools/build_site.py & \
 		$(LIGHT)/bin/python tools/build_site.py --output _build/light; built=$$?; wait $$! && exit $$built
 	@diff -rq -x .buildinfo _build/html _build/light/_build/html
